@@ -17,7 +17,7 @@ EXAMINED = ExaminedTeacher(**TeacherFacts(**TEACHER).model_dump(), examination=E
 def a_record(**changes):
     """Return the fields of a completed run's ``run.json``, without teachers."""
     return {
-        "format": 5, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
+        "format": 6, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
         "command": "python -m amtml_pl.train experiment=digits",
         "git": None, "versions": {}, "processes": 1, "threads": 1,
         "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}, "classes": ["cat", "dog"]},
@@ -25,7 +25,7 @@ def a_record(**changes):
         "loop": "amtml_pl.distill.module.DistillModule",
         "weighting": None, "loss": {"ce": 1.0}, "temperature": 4.0,
         "execution": {"channels_last": True, "compile": False, "fused": True},
-        "budget": {"epochs": 8, "student_initial": "s"},
+        "budget": {"epochs": 8, "selection": "best", "student_initial": "s"},
         "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8},
         "timing": a_timing(), "cache": None, "files": {}, "error": "",
         **changes,

@@ -70,7 +70,7 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
 
 
 # Columns left out on a narrow terminal, in this order.
-DISPENSABLE = ("minutes", "epochs", "val/acc", "95 % interval", "budget")
+DISPENSABLE = ("minutes", "epochs", "selection", "val/acc", "95 % interval", "budget")
 NARROWEST_TEXT = 20  # of a group's name or a budget, which wrap to the next line
 
 

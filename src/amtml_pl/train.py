@@ -25,7 +25,7 @@ def run(job: CommandJob) -> float:
 
 
 def train(job: CommandJob) -> float:
-    """Train one run, or start its ranks; return its validation accuracy, NaN after a mistake."""
+    """Train one run, or start its ranks; return its validation accuracy, NaN without one."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
         check_values(job.config)
@@ -34,10 +34,13 @@ def train(job: CommandJob) -> float:
         from amtml_pl.training.preflight import check_parts
         from amtml_pl.training.settings import settings_of
         from amtml_pl.training.stages import RunRequest
+        from amtml_pl.training.validation import refuse_search
 
         check_constructors(job.config)
         settings = settings_of(job.config)
         check_parts(settings)
+        if sweep_context.sweep is not None:
+            refuse_search(settings)
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
@@ -45,7 +48,7 @@ def train(job: CommandJob) -> float:
             record = folder.completed()
         else:
             record = execute(RunRequest(settings, folder, job.experiment, job.typed()))
-        return float("nan") if record is None else record.metrics["val/acc"]
+        return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))
     return float("nan")
 
 

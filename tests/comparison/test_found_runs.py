@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("damage", ["{", '{"format": 5, "status": "completed", "dataset": []}'])
+@pytest.mark.parametrize("damage", ["{", '{"format": 6, "status": "completed", "dataset": []}'])
 def test_a_damaged_record_is_left_out_with_the_reason(tmp_path, damage):
     write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
     (tmp_path / "broken" / "run.json").write_text(damage)

@@ -252,7 +252,7 @@ def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(ru
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [('{"format": 5, "status": "comp', "is damaged"), ('{"format": 99}', r"format 99 \(expected 5")],
+    [('{"format": 6, "status": "comp', "is damaged"), ('{"format": 99}', r"format 99 \(expected 6")],
 )
 def test_a_damaged_record_is_refused_by_name(moved, run, content, text):
     (moved / "run.json").write_text(content)

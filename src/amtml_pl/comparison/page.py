@@ -23,7 +23,7 @@ from amtml_pl.comparison.tables import LEGEND, cells, columns
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
 # Columns of text; the cells of all others sort as numbers.
-NO_NUMBERS = ("group", "budget")
+NO_NUMBERS = ("group", "selection", "budget")
 
 
 def page(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from amtml_pl.comparison.groups import Group, Problem
-from amtml_pl.comparison.tables import epochs, minutes, one_line
+from amtml_pl.comparison.tables import minutes, of_budget, one_line
 
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is taken for one
 
@@ -34,7 +34,8 @@ def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
                 **of_group(problem, group),
                 "metric": metric,
                 "n": len(group.runs),
-                "epochs": epochs(group),
+                "epochs": of_budget(group, "epochs"),
+                "selection": of_budget(group, "selection"),
                 "mean": own and own.mean,
                 "deviation": own and own.deviation,
                 "half_width_95": own and own.half_width,

@@ -21,7 +21,7 @@ def columns(problem: Problem, metric: str) -> list[str]:
     """Return the names of the columns."""
     paired = [f"difference from {problem.baseline.name}", "p"] if problem.baseline else []
     metrics = metrics_shown(problem, metric)
-    return ["group", "n", "epochs", *metrics, "95 % interval", *paired, "minutes", "budget"]
+    return ["group", "n", "epochs", "selection", *metrics, "95 % interval", *paired, "minutes", "budget"]
 
 
 def cells(group: Group, problem: Problem, metric: str) -> list[str]:
@@ -30,7 +30,8 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
     return [
         group.name,
         str(len(group.runs)),
-        epochs(group),
+        of_budget(group, "epochs"),
+        of_budget(group, "selection"),
         *(measured(group, name) for name in metrics_shown(problem, metric)),
         "" if own is None else own.interval(),
         *compared(group, problem),
@@ -40,7 +41,7 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
 
 
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
-    """Return the shown metrics: val/acc, and the chosen one for the best and last epoch."""
+    """Return the shown metrics: val/acc, if a run has it, and the chosen one for the best and last epoch."""
     wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
     return [name for name in wanted if any(name in run.record.metrics for run in problem.runs)]
 
@@ -62,9 +63,9 @@ def compared(group: Group, problem: Problem) -> list[str]:
     return [group.against_baseline.difference(), group.against_baseline.probability()]
 
 
-def epochs(group: Group) -> str:
-    """Return the number of epochs of the group's runs."""
-    return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
+def of_budget(group: Group, name: str) -> str:
+    """Return a field of the budgets of the group's runs, such as the number of epochs."""
+    return "/".join(sorted({str(run.record.budget.get(name, "?")) for run in group.runs}))
 
 
 def minutes(group: Group) -> float:

@@ -78,7 +78,7 @@ DATA = {
     "num_workers": key(whole(0), "worker processes of the data loader", identity="never", recipe=True),
     "seed": key(SEED, "seed of the validation split, training subset and augmentation", recipe=True),
     "train_size": key(whole(1, null=True), "training images; null: all outside the val split", recipe=True),
-    "val_size": key(VAL_SIZE, "images of the validation split", recipe=True),
+    "val_size": key(VAL_SIZE, "images of the validation split; 0: none, the last epoch counts", recipe=True),
     "views": key(VIEWS, "augmented versions of every image"),
 }
 TRAINER = {
@@ -152,7 +152,9 @@ TEACHER = {
         Rule(Literal["none", "linear"] | None, "null, none or linear"),
         "null: the network returns logits; none: hints alone; linear: a classifier is fitted on its features",
     ),
-    "min_accuracy": key(SHARE, "smallest validation accuracy; the run stops below it", identity="never"),
+    "min_accuracy": key(
+        SHARE, "smallest accuracy on validation, else training images; the run stops below", identity="never"
+    ),
     "pool": key(whole(1, null=True), "height and width that the teacher's hints are pooled to"),
 }
 CACHE = {

@@ -58,8 +58,8 @@ class PackedDataModule(pl.LightningDataModule):
         eval_batch_size: images per validation or test batch, over all ranks together.
         views: V, the number of views that the epochs use in turn; ``"all"`` means every distinct one, or a
             new one each epoch if there is no limit.
-        val_size: validation images, a whole number or a fraction of the packed training split; not used if
-            a validation split is packed.
+        val_size: validation images, a whole number or a fraction of the packed training split; 0: no
+            validation split. Not used if a validation split is packed.
         train_size: training images, stratified, from what validation leaves; None for all. A larger subset
             holds every smaller one.
         classes: positions of the classes whose images each split keeps; None for all. The images keep their
@@ -128,6 +128,11 @@ class PackedDataModule(pl.LightningDataModule):
         self.images = ImagePlacement(self._splits.values(), device, num_workers)
         self.image_size = self._splits["train"].stored.images.shape[2]
 
+    @property
+    def has_validation(self) -> bool:
+        """Return True if there is a validation split."""
+        return "val" in self._splits
+
     def setup(self, stage: str) -> None:
         """Move the images to the trainer's device, if they belong there (Lightning calls this)."""
         if self.trainer is not None:
@@ -138,9 +143,12 @@ class PackedDataModule(pl.LightningDataModule):
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def split(self, name: SplitName) -> SplitRows:
-        """Return the images of a split; a UserError if the packed data has none."""
+        """Return the images of a split; a UserError if there is none."""
         if name not in self._splits:
-            raise UserError(f"{self.packed.folder} has no {name} split (got {list(self.packed.splits)}).")
+            what = f"{self.packed.folder} has no {name} split (got {list(self.packed.splits)})."
+            if name == "val":
+                what = "The run has no validation split (got data.val_size=0)."
+            raise UserError(what, fix=f"name another split, such as split={[*self._splits][-1]}")
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:

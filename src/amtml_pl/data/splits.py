@@ -29,11 +29,13 @@ def disjoint_splits(
 ) -> dict[SplitName, SplitRows]:
     """Return training, validation and, if packed, test images; a function of the arguments.
 
-    Every class keeps a training image. A class of two images or more has a validation image, too.
+    Every class keeps a training image. A class of two images or more has a validation image, too, unless
+    there is no validation split.
 
     Args:
         packed: its validation split is used if it has one, else a stratified part of its training split.
-        val_size: validation images, a whole number or a fraction of the packed training split.
+        val_size: validation images, a whole number or a fraction of the packed training split; 0 leaves out
+            the validation split, unless one is packed.
         train_size: training images, stratified, from what validation leaves; None for all.
         seed: of both choices.
         classes: leaves out the images of other classes, after both choices: none moves to another split.
@@ -45,20 +47,21 @@ def disjoint_splits(
         raise UserError(f"{packed.folder} has no train split (got {list(packed.splits)}).")
     stored, K = packed.splits["train"], len(packed.classes)
     rows, labels = np.arange(len(stored)), stored.labels.numpy()
+    val: dict[SplitName, SplitRows] = {}
     if "val" in packed.splits:
-        val = _whole(packed, "val")
-    else:
+        val = {"val": _whole(packed, "val")}
+    elif val_size:
         size = round(val_size * len(stored)) if isinstance(val_size, float) else val_size
         _check_size("val_size", val_size, size, K, len(stored) - K)
         chosen = _stratified(labels, size, random_bits(seed, _VALIDATION), spare_one=True)
-        val = SplitRows("val", stored, torch.from_numpy(chosen))
+        val = {"val": SplitRows("val", stored, torch.from_numpy(chosen))}
         rows = np.setdiff1d(rows, chosen)
     if train_size is not None:
         _check_size("train_size", train_size, train_size, K, len(rows))
         rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
     train = SplitRows("train", stored, torch.from_numpy(rows))
     test: dict[SplitName, SplitRows] = {"test": _whole(packed, "test")} if "test" in packed.splits else {}
-    splits: dict[SplitName, SplitRows] = {"train": train, "val": val, **test}
+    splits: dict[SplitName, SplitRows] = {"train": train, **val, **test}
     return splits if classes is None else {name: of_classes(s, classes, K) for name, s in splits.items()}
 
 
@@ -131,6 +134,7 @@ def _check_size(name: str, given: int | float, size: int, smallest: int, largest
     if not smallest <= size <= largest:
         raise UserError(
             f"data.{name}={given} selects too {'few' if size < smallest else 'many'} images (got {size}, "
-            f"expected {smallest} to {largest}, at least one per class).",
+            f"expected {smallest} to {largest}, at least one per class"
+            f"{', or 0 for no validation split' if name == 'val_size' else ''}).",
             fix=f"data.{name}={max(smallest, largest // 10)}",
         )

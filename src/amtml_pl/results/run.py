@@ -80,7 +80,8 @@ class FinishedRun:
         """Return the trained student, in evaluation mode on the CPU, as it was configured.
 
         Args:
-            checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
+            checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one. Without a
+                validation split, both are the last.
             taps: dotted paths of modules whose outputs are returned too.
 
         Raises:

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from amtml_pl.system.records import Command, Count, Positive, Record, Sealed
 
 Status: TypeAlias = Literal["completed", "failed", "interrupted"]
-# The metrics of a completed run, and files with a digest in its record.
-METRICS = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
+# The metrics of a completed run on each split, and files with a digest in its record.
+METRICS = ("acc", "acc_last")
 FILES = ("config.yaml", "metrics.csv")
 
 
@@ -111,14 +111,15 @@ class RunRecord(Sealed):
         weighting: the constructor of the weighting; None without teachers.
         loss: the coefficient of each term.
         temperature: of the distillation.
-        budget: training settings and initial weights; equal for all methods of a fair study.
+        budget: training settings and initial weights; equal for all methods of a fair study. Its
+            ``selection`` is ``best`` for the epoch of best validation accuracy, or ``last``.
         compiled: the part that was compiled; "" if none was, or not yet.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
         error: the reason of a failure.
     """
 
-    format: Literal[5] = 5
+    format: Literal[6] = 6
     status: Status
     experiment: str | None
     seed: int
@@ -149,18 +150,21 @@ class RunRecord(Sealed):
     def has_results(self) -> RunRecord:
         """Check that a completed run has all its metrics, files and timing."""
         if self.status == "completed":
-            of_teachers = [
-                f"teacher/{name}/{split}/acc"
-                for name, facts in self.teachers.items()
-                for split in ("val", "test")
-                if facts.has_logits
-            ]
-            absent = [f"metrics.{name}" for name in (*METRICS, *of_teachers) if name not in self.metrics]
+            splits = ("test",) if self.selection == "last" else ("val", "test")
+            of_teachers = (f"teacher/{name}" for name, facts in self.teachers.items() if facts.has_logits)
+            expected = [f"{split}/{metric}" for split in splits for metric in METRICS]
+            expected += [f"{teacher}/{split}/acc" for teacher in of_teachers for split in splits]
+            absent = [f"metrics.{name}" for name in expected if name not in self.metrics]
             absent += [f"files.{name}" for name in FILES if name not in self.files]
             absent += ["timing"] if self.timing is None else []
             if absent:
                 raise ValueError(f"the record lacks {', '.join(absent)}")
         return self
+
+    @property
+    def selection(self) -> str:
+        """Return which epoch counts: ``best`` on validation, or ``last`` without a validation split."""
+        return str(self.budget.get("selection"))
 
     def timed(self) -> Timing:
         """Return the timing of a completed run, which always has one."""

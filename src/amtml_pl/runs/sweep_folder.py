@@ -26,7 +26,8 @@ class SweepJob:
         status: ``interrupted`` means not ended and no longer running.
         reason: why it has not completed.
         mistake: True if the user can correct the reason.
-        accuracy: ``val/acc`` and ``test/acc`` of the run's record, if the job has completed.
+        accuracy: ``val/acc``, None without a validation split, and ``test/acc`` of the run's record, if the
+            job has completed.
         seconds: ``fit_seconds`` of the run's record, over all attempts.
     """
 
@@ -37,7 +38,7 @@ class SweepJob:
     status: Literal["running", "completed", "failed", "interrupted"]
     reason: str = ""
     mistake: bool = False
-    accuracy: tuple[float, float] | None = None
+    accuracy: tuple[float | None, float] | None = None
     seconds: float | None = None
 
 
@@ -77,19 +78,25 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock"):  # written by one at a time
             jobs = self.jobs()
-            summary = {"format": 1, "command": self.repeat, "jobs": [asdict(job) for job in jobs]}
+            summary = {"format": 2, "command": self.repeat, "jobs": [asdict(job) for job in jobs]}
             write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
             write_text(self.leaderboard_file, _leaderboard(jobs))
         return jobs
 
     def jobs(self) -> list[SweepJob]:
-        """Return all jobs that any command has begun, best first, then in the sweep's order."""
+        """Return all jobs that any command has begun, best validation first, then in the sweep's order."""
         jobs = [_read_job(file) for file in self.path.glob("jobs/[!.]*.json")]
-        return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
+        return sorted(jobs, key=by_validation)
 
     def job_file(self, overrides: Sequence[str]) -> Path:
         """Return the file of a job, by its overrides, as its number may change."""
         return self.path / "jobs" / f"{short_digest(json.dumps(list(overrides)), digits=12)}.json"
+
+
+def by_validation(job: SweepJob) -> tuple[bool, float, int]:
+    """Return the sort key of a job: completed, validation accuracy downwards, number."""
+    validation = None if job.accuracy is None else job.accuracy[0]
+    return job.accuracy is None, 0.0 if validation is None else -validation, job.number
 
 
 def _read_job(file: Path) -> SweepJob:
@@ -111,6 +118,6 @@ def _leaderboard(jobs: Sequence[SweepJob]) -> str:
         seconds = "" if job.seconds is None else round(job.seconds, 3)
         reason = " ".join(job.reason.split())  # a row is a line
         overrides = " ".join(job.overrides)
-        accuracy = job.accuracy or ("", "")
+        accuracy = job.accuracy or (None, None)
         rows.writerow((job.number, job.status, *accuracy, seconds, overrides, job.run, reason))
     return text.getvalue()

@@ -62,7 +62,7 @@ def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoint of the best epoch, which also survives a moved run folder."""
+    """Lightning's checkpoint of the selected epoch, which also survives a moved run folder."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, with paths in the present folder."""
@@ -142,8 +142,10 @@ def epochs_in(checkpoint: Mapping[str, Any]) -> int:
 class EpochLines(Callback):
     """Callback that prints one line per epoch, for an output that is not a terminal."""
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch and its validation accuracy."""
-        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
-            epoch, accuracy = trainer.current_epoch + 1, float(trainer.callback_metrics["val/acc"])
-            console.print(f"epoch {epoch}/{trainer.max_epochs}: val/acc {accuracy:.4f}")
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Print the epoch and its validation accuracy; without validation, its training accuracy."""
+        if trainer.is_global_zero:
+            measured = {**pl_module.means.so_far(), **trainer.callback_metrics}
+            name = "val/acc" if "val/acc" in measured else "train/acc"
+            epoch, accuracy = trainer.current_epoch + 1, float(measured[name])
+            console.print(f"epoch {epoch}/{trainer.max_epochs}: {name} {accuracy:.4f}")

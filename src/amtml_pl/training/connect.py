@@ -62,7 +62,7 @@ def connect(prepared: Prepared) -> Ready:
             with rank_zero_first():
                 module.set_hint_statistics(cache.statistics())
     module.set_teacher_heads(heads(plan.teachers, module.head_names()))
-    accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if of}  # not without logits
+    accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if "val" in of}
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
     if cache is None:
@@ -154,7 +154,7 @@ def held_out_outputs(
 def held_out_logits(prepared: Prepared) -> Float[Tensor, "N M K"] | None:
     """Return the teachers' validation logits; None unless all have some, in the cache."""
     plan = prepared.plan
-    if any(teacher.options.head == "none" for teacher in plan.teachers):
+    if not prepared.data.has_validation or any(teacher.options.head == "none" for teacher in plan.teachers):
         return None
     cache = RunCache(plan.request.settings, plan.teachers, prepared.data, prepared.accuracy, "val")
     if cache.missing():

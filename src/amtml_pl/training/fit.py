@@ -1,4 +1,4 @@
-"""Fit of a ready run: trained or resumed, selected on validation, tested once."""
+"""Fit of a ready run: trained or resumed, its epoch selected, tested once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from amtml_pl.types import SplitName
 
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
-    """Train or resume, select on validation, then test best and last once."""
+    """Train or resume, then test the selected epoch and the last once; without validation they are one."""
     stop, folder = StopRequest(), ready.request.folder
     loggers = [part.maker()(save_dir=folder.path) for part in ready.request.settings.trainer.loggers]
     boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
@@ -42,7 +42,9 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
         timing = timing_of(ready.module.spent)
         trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
         last = validate_and_test(trainer, ready, folder.last_checkpoint)
-        best = validate_and_test(trainer, ready, folder.best_checkpoint)
+        best = last
+        if ready.data.has_validation:
+            best = validate_and_test(trainer, ready, folder.best_checkpoint)
     with rank_zero_first():
         if is_rank_zero():
             save_weights(ready.module.student, folder.weights_file)
@@ -96,7 +98,7 @@ def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
     found: dict[str, float] = {}
     for teacher in ready.teachers:
         accuracy = dict(ready.prepared.accuracy[teacher.name])
-        if accuracy and teacher.has_own_weights:
+        if teacher.has_own_weights and teacher.options.head != "none":
             accuracy["test"] = measure_teacher(teacher, ready.data, ready.request.settings, "test")
         found |= {f"teacher/{teacher.name}/{split}/acc": value for split, value in accuracy.items()}
     return found

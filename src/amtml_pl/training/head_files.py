@@ -51,9 +51,10 @@ def image_digests(
     seed: int,
     classes: Sequence[int] | None,
 ) -> dict[str, str] | None:
-    """Return digests of packed images and of both splits' rows; None before packing."""
+    """Return digests of packed images, and of the rows of training and validation; None before packing."""
     packed = find_packed(source.build(), packed_root)
     if packed is None:
         return None
     splits = disjoint_splits(packed, val_size, train_size, seed, classes)
-    return {"images": packed.digest, "train": splits["train"].digest, "val": splits["val"].digest}
+    digests = {name: split.digest for name, split in splits.items() if name != "test"}
+    return {"images": packed.digest, **digests}

@@ -51,6 +51,7 @@ def initial_record(ready: Ready) -> RunRecord:
             "label_smoothing": max(term.label_smoothing for term in terms),
             "weights_from_validation_labels": module.needs_held_out,
             "networks_trained": module.networks_trained,
+            "selection": "best" if data.has_validation else "last",
             "student_initial": weights_digest(module.student.network)[:16],
         },
     )

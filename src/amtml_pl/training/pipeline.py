@@ -133,13 +133,13 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
     """Train a teacher without weights; raise a UserError for one that is too weak.
 
     Returns:
-        Accuracy in [0, 1] by split; for weights from elsewhere on validation alone, without logits none.
+        Accuracy in [0, 1] by split, without logits none. Weights from elsewhere are measured on validation
+        alone. Without a validation split, ``min_accuracy`` is compared with the accuracy on training images.
     """
     if teacher.options.head == "none":
         return {}
-    if teacher.has_own_weights:
-        accuracy = {"val": measure_teacher(teacher, data, settings, "val")}
-    else:
+    accuracy: dict[str, float] = {}
+    if not teacher.has_own_weights:
         if (record := teacher.record()) is None:
             console.rule(f"training teacher {teacher.name}", align="left")
             command = teacher.recipe.command()
@@ -150,9 +150,13 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
                 run_detached(shlex.split(command)[1:])
                 record = teacher.trained()
         refuse_other_pixels(record, data.digest, teacher.folder)
-        accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
-    if (least := teacher.options.min_accuracy) is not None:
-        check_accuracy(teacher.name, accuracy["val"], least)
+        of_splits = {split: record.metrics.get(f"{split}/acc") for split in ("val", "test")}
+        accuracy = {split: value for split, value in of_splits.items() if value is not None}
+    least, split = teacher.options.min_accuracy, "val" if data.has_validation else "train"
+    if split not in accuracy and (split == "val" or least is not None):
+        accuracy[split] = measure_teacher(teacher, data, settings, split)
+    if least is not None:
+        check_accuracy(teacher.name, accuracy[split], least)
     return accuracy
 
 

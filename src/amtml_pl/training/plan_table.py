@@ -135,7 +135,9 @@ def teacher_step(
             return PlanStep(what, state, missing=True, fix="prepare=true")
         return PlanStep(what, f"{state}, linear head, val/acc {fitted.record.accuracy:.4f}")
     if (record := teacher.record()) is not None:
-        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
+        accuracy = record.metrics.get("val/acc")
+        measured = "" if accuracy is None else f", val/acc {accuracy:.4f}"
+        return PlanStep(f"teacher {teacher.name}", f"trained{measured}")
     epochs = teacher.recipe.config().trainer.max_epochs
     seconds = None
     if images is not None and timed is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -61,10 +60,11 @@ class FitProgress(Callback):
                 self.updated = time.monotonic()
                 self.update(self.task, trainer, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Show the new accuracy."""
-        if trainer.state.fn == TrainerFn.FITTING and self.task is not None:
-            self.accuracy = f"val/acc {float(trainer.callback_metrics['val/acc']):.4f}  "
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show the new validation accuracy, if there is any."""
+        if self.task is not None:
+            if "val/acc" in trainer.callback_metrics:
+                self.accuracy = f"val/acc {float(trainer.callback_metrics['val/acc']):.4f}  "
             self.update(self.task, trainer, pl_module)
             self.bars.update(self.task, teachers=teachers_state(pl_module))
 

@@ -222,12 +222,13 @@ def examination(
 ) -> TeacherExamination | None:
     """Examine a teacher on random validation images of classes that it knows; None without logits.
 
+    Without a validation split, these are training images, without augmentation.
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
     """
     if selected.options.head == "none":
         return None
-    split = data.split("val")
+    split = data.split("val" if data.has_validation else "train")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
     rows = split.rows[order]
     if (known := teacher.known_classes) is not None:

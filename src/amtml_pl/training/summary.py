@@ -23,11 +23,13 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
     table = Table(title=f"{escape(record.experiment or 'run')} (seed {record.seed})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
         table.add_column(column, justify="left" if column == "accuracy" else "right")
-    rows = {"student, best epoch": "*/acc", "student, last epoch": "*/acc_last"}
+    best = {} if record.selection == "last" else {"student, best epoch": "*/acc"}
+    rows = {**best, "student, last epoch": "*/acc_last"}
     with_logits = (name for name, facts in record.teachers.items() if facts.has_logits)
     rows |= {f"teacher {name}": f"teacher/{name}/*/acc" for name in with_logits}
     for name, key in rows.items():
-        table.add_row(escape(name), *(f"{metrics[key.replace('*', split)]:.4f}" for split in ("val", "test")))
+        found = (metrics.get(key.replace("*", split)) for split in ("val", "test"))
+        table.add_row(escape(name), *("" if value is None else f"{value:.4f}" for value in found))
     console.print(table)
     console.print(
         f"Trained in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "

@@ -49,7 +49,7 @@ def make_trainer(
         BestCheckpoint(
             best.parent,
             best.stem,
-            monitor="val/acc",
+            monitor="val/acc" if ready.data.has_validation else None,  # None keeps the last epoch
             mode="max",
             enable_version_counter=False,
             save_weights_only=True,
@@ -62,10 +62,12 @@ def make_trainer(
     ]
     # Only existing processes: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()
-    processes: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
+    fitting: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
     if ranks.world_size() > 1:
         manual = not module.automatic_optimization  # such a loop may leave parameters unused
-        processes["strategy"] = DDPStrategy(find_unused_parameters=manual, timeout=STEP_TIMEOUT)
+        fitting["strategy"] = DDPStrategy(find_unused_parameters=manual, timeout=STEP_TIMEOUT)
+    if not ready.data.has_validation:
+        fitting["limit_val_batches"] = 0
     # Else deterministic mode fills all new memory with NaN, which takes a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer: pl.Trainer = options.trainer.maker()(
@@ -78,7 +80,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
         reload_dataloaders_every_n_epochs=1,
-        **processes,
+        **fitting,
     )
     return trainer
 
@@ -119,10 +121,10 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
 
 
 def validate_and_test(trainer: pl.Trainer, ready: Ready, checkpoint: Path) -> dict[str, float]:
-    """Load a checkpoint; return its accuracy and loss on validation and test."""
+    """Load a checkpoint; return its accuracy and loss on validation, if there is any, and test."""
     found: dict[str, float] = {}
     read_checkpoint(checkpoint, ready.module.state_dict())
-    for run in (trainer.validate, trainer.test):
+    for run in (*([trainer.validate] if ready.data.has_validation else []), trainer.test):
         for metrics in run(
             ready.module, datamodule=ready.data, ckpt_path=checkpoint, weights_only=True, verbose=False
         ):

@@ -22,6 +22,7 @@ class Weighting(nn.Module):
         reads_logits: False if the weights depend neither on the teachers' logits nor on their accuracy.
         weighs_batches: True if a sample's weights depend on the rest of its batch, or on chance.
         needs_held_out: True if `fit_to_held_out` must be called before the fit.
+        needs_accuracy: True if `set_teacher_accuracy` must get every teacher's accuracy; known after `build`.
         lr: learning rate of the scheme's parameters; None takes the student's.
         depends_on_order: True if the columns of the weights do not follow a permutation of the teachers,
             e.g. since parameters belong to teachers by position.
@@ -31,6 +32,7 @@ class Weighting(nn.Module):
     reads_logits: ClassVar[bool] = True
     weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
+    needs_accuracy: bool = False
     lr: float | None = None
     depends_on_order: ClassVar[bool] = False
 
@@ -52,7 +54,7 @@ class Weighting(nn.Module):
         return any(True for _ in self.parameters())
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
-        """Take the teachers' validation accuracy by name, before a fit or resume."""
+        """Take the teachers' validation accuracy by name, before a fit or resume; without it, none."""
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Fit to the teachers' validation outputs, before a fit or resume."""

@@ -20,7 +20,8 @@ class SingleTeacherWeighting(Weighting):
     The other teachers stay part of the run; in a study their outputs are cached anyway.
 
     Args:
-        teacher: its name, or ``best`` for the one with the highest accuracy on the validation split.
+        teacher: its name, or ``best`` for the one with the highest accuracy on the validation split; for a
+            single teacher, ``best`` needs no accuracy.
     """
 
     depends_on_order = True
@@ -35,7 +36,9 @@ class SingleTeacherWeighting(Weighting):
         self.names = shapes.teachers
         if self.teacher in self.names:
             self.position = self.names.index(self.teacher)
-        elif self.teacher != BEST:
+        elif self.teacher == BEST:
+            self.position, self.needs_accuracy = (0, False) if len(self.names) == 1 else (None, True)
+        else:
             close = difflib.get_close_matches(self.teacher, self.names, n=1)
             raise UserError(
                 f"weighting.teacher is unknown (got {self.teacher}, expected one of {[BEST, *self.names]}).",
@@ -44,7 +47,7 @@ class SingleTeacherWeighting(Weighting):
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
         """Choose the teacher with the highest accuracy; of equally good ones the first."""
-        if self.teacher == BEST:
+        if self.needs_accuracy:
             self.position = max(range(len(self.names)), key=lambda place: accuracy[self.names[place]])
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:

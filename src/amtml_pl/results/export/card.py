@@ -48,7 +48,8 @@ class ModelCard(Record):
         experiment: empty if the run had none.
         commit: of the code that trained it; empty outside a checkout.
         data_digest: of the packed data set.
-        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1].
+        metrics: the run's ``val/acc``, if it has a validation split, and ``test/acc`` for this checkpoint,
+            in [0, 1].
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]

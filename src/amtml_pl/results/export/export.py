@@ -157,6 +157,7 @@ def card_of_run(run: FinishedRun, checkpoint: CheckpointName) -> ModelCard:
     """Return the model card of a run's student."""
     record, about = run.record, run.config["dataset"]
     ending = "" if checkpoint == "best" else "_last"
+    measured = [name for name in ("val/acc", "test/acc") if name in record.metrics]
     return ModelCard(
         classes=record.dataset.classes,
         image_size=about["image_size"],
@@ -171,5 +172,5 @@ def card_of_run(run: FinishedRun, checkpoint: CheckpointName) -> ModelCard:
         commit="" if record.git is None else record.git.commit,
         dataset=record.dataset.name,
         data_digest=record.dataset.digest,
-        metrics={name: record.metrics[f"{name}{ending}"] for name in ("val/acc", "test/acc")},
+        metrics={name: record.metrics[f"{name}{ending}"] for name in measured},
     )

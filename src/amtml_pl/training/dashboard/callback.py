@@ -146,7 +146,7 @@ class Dashboard(Observer, Checkpoint):
             {
                 **{tag_of(name): float(value) for name, value in trainer.callback_metrics.items()},
                 **{f"{name}/lr": rate for name, rate in self.rates.items()},
-                **{f"teacher/{name}/val/acc": of["val"] for name, of in context.accuracy.items() if of},
+                **{f"teacher/{k}/val/acc": of["val"] for k, of in context.accuracy.items() if "val" in of},
                 **{f"student/gradient_share/{name}": share for name, share in self.shares.items()},
                 **self.answers["val"].scalars(context.held_out, context.teachers),
             },
@@ -189,7 +189,7 @@ class Dashboard(Observer, Checkpoint):
             self.logger.figure("ensemble/disputed_images", figure, epoch)
 
     def conclude(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
-        """Write the run's results once both checkpoints are evaluated, the best one last."""
+        """Write the run's results once the checkpoints are evaluated, the selected one last."""
         if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)

@@ -39,5 +39,5 @@ class RunContext:
 
     @property
     def all_logits(self) -> bool:
-        """Return True if every teacher has logits, and so an accuracy."""
-        return all(self.accuracy.values())
+        """Return True if every teacher has logits."""
+        return all(facts.has_logits for facts in self.about.teachers.values())

@@ -66,7 +66,7 @@ def conclude(sweep: SweepFolder) -> list[SweepJob]:
     for column in ("job", "status", "val/acc", "test/acc"):
         table.add_column(column, justify="right" if "/" in column else "left")
     for job in jobs:
-        accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
+        accuracy = ["" if value is None else f"{value:.4f}" for value in job.accuracy or (None, None)]
         table.add_row(escape(own_overrides(job, jobs)), escape(job.status), *accuracy)
     console.print(table)
     console.print(f"Written to {sweep.leaderboard_file}", markup=False)

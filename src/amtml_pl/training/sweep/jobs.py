@@ -89,7 +89,7 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     """Run one job of a sweep; record its beginning and its end.
 
     Returns:
-        ``val/acc`` of the run's record; NaN for a job that has failed.
+        ``val/acc`` of the run's record; NaN for a job that has failed, or has no validation split.
 
     Raises:
         SystemExit: if a signal has ended the job.
@@ -118,7 +118,8 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
         sweep.write(job)
     if outcome.stopped is not None:
         raise SystemExit(outcome.stopped)
-    return math.nan if job.accuracy is None else job.accuracy[0]
+    validation = None if job.accuracy is None else job.accuracy[0]
+    return math.nan if validation is None else validation
 
 
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
@@ -156,5 +157,5 @@ def ended(job: SweepJob, folder: RunFolder, outcome: Outcome) -> SweepJob:
         return replace(job, status="failed", reason=str(error), mistake=True)
     if record is None:
         return replace(job, status="failed", reason="the run folder has no run.json of a completed run")
-    accuracy = record.metrics["val/acc"], record.metrics["test/acc"]
+    accuracy = record.metrics.get("val/acc"), record.metrics["test/acc"]
     return replace(job, status="completed", accuracy=accuracy, seconds=record.timed().fit_seconds)

@@ -1,0 +1,53 @@
+"""Runs without a validation split: which there are, and what they cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
+
+from amtml_pl.data.source import DatasetSource
+from amtml_pl.errors import UserError
+from amtml_pl.training.selected_teacher import SelectedTeacher, names
+from amtml_pl.training.settings import Settings
+from amtml_pl.weighting.scheme import Weighting
+
+SPLIT = "data.val_size=0.1"
+
+
+def validates(settings: Settings, source: DatasetSource) -> bool:
+    """Return True if a run has a validation split: a part of training, or the data set's own."""
+    return settings.data.val_size != 0 or "val" in source.splits
+
+
+def refuse_without_validation(teachers: Sequence[SelectedTeacher], weighting: Weighting | None) -> None:
+    """Raise a UserError for parts of a run that need a validation split."""
+    for teacher in teachers:
+        if teacher.options.head == "linear":
+            raise needs_validation(
+                f"teacher.{teacher.name}.head=linear selects the strength of its regularisation",
+                f"teacher.{teacher.name}.head=null with a network that has a classifier",
+            )
+    if weighting is not None and weighting.needs_held_out:
+        raise needs_validation(
+            f"The weighting {type(weighting).__name__} learns weights of the teachers",
+            "weighting=uniform (method=amtml: method=amtml_uniform_prior)",
+        )
+    if weighting is not None and weighting.needs_accuracy:
+        raise needs_validation(
+            f"weighting.teacher=best selects one of {len(teachers)} teachers",
+            f"weighting.teacher={names(teachers)[0]}",
+        )
+
+
+def refuse_search(settings: Settings) -> None:
+    """Raise a UserError for a job of a search, if its run has no validation split."""
+    searches = HydraConfig.get().sweeper["_target_"].endswith(".OptunaSweeper")
+    if searches and not validates(settings, settings.dataset.source.build()):
+        raise needs_validation("A search (sweep=tune) compares its trials", "a sweep over a grid: -m KEY=A,B")
+
+
+def needs_validation(reader: str, other: str) -> UserError:
+    """Return the error of a part that reads the validation split."""
+    what = f"{reader} on the validation split, but the run has none (got data.val_size=0)."
+    return UserError(what, fix=f"{other}, or {SPLIT}")
