@@ -1,4 +1,4 @@
-"""Every file of conf/teacher names a published checkpoint that its network loads."""
+"""Every file of conf/teacher for a data set names a published checkpoint that its network loads."""
 
 import re
 
@@ -13,7 +13,7 @@ from amtml_pl.models.vgg import FullVgg
 from amtml_pl.teachers.weights import load_weights
 
 FOLDER = config_directory() / "teacher"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+NAMES = sorted(path.stem for path in FOLDER.glob("cifar*.yaml"))
 PAGE = config_directory().parent / "docs" / "published_teachers.md"
 
 

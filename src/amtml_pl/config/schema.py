@@ -124,6 +124,12 @@ NETWORK_FILE = {
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
     "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
     **MAP_READING,
+    "protocol_lr": key(
+        number("a number above 0", lambda v: v > 0),
+        "learning rate of the protocol cifar100_crd for this network",
+        required=False,
+        identity="never",  # optimizer.lr counts, which refers to it
+    ),
     "channels_last": key(
         SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
     ),

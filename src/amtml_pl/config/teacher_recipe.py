@@ -58,7 +58,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         if key in given:  # else the check of the run's own node reports it
             # Nodes with their interpolations, so that the folder's hash is that of the same command typed.
             taken[key] = deepcopy(given[key])
-    handed = ("network", "stages", "hint", "input_size", *MAP_READING)
+    handed = ("network", "stages", "hint", "input_size", "protocol_lr", *MAP_READING)
     own.student = {key: deepcopy(node._get_node(key)) for key in handed if key in node}
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
     own.seed = node.seed
