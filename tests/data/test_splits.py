@@ -98,6 +98,14 @@ def test_a_packed_validation_split_is_used_as_it_is():
     assert (len(splits["train"]), len(splits["val"])) == (15, 6)
 
 
+@pytest.mark.parametrize("size", [0, 0.0])
+def test_without_a_validation_size_all_images_train_and_a_packed_split_stays(size):
+    splits = disjoint_splits(packed([0, 1, 2] * 5), size, None, 0)
+    assert list(splits) == ["train", "test"]
+    assert splits["train"].rows.tolist() == [*range(15)]
+    assert len(disjoint_splits(packed([0, 1, 2] * 5, val=2), size, None, 0)["val"]) == 6
+
+
 @pytest.mark.parametrize(
     ("val_size", "train_size", "text"),
     [

@@ -1,5 +1,7 @@
 """One teacher, by name or accuracy."""
 
+from dataclasses import replace
+
 import pytest
 
 from amtml_pl.errors import UserError
@@ -15,6 +17,17 @@ def test_the_best_teacher_has_all_the_weight_and_of_equals_the_first():
         weigh(scheme, make_step())
     scheme.set_teacher_accuracy({"t0": 0.5, "t1": 0.7, "t2": 0.7})
     assert weigh(scheme, make_step()).tolist() == [[0, 1, 0]] * 6
+
+
+def test_the_best_of_one_teacher_needs_no_accuracy():
+    alone = SingleTeacherWeighting()
+    alone.build(replace(SHAPES, teachers=("t0",)))
+    alone.set_teacher_accuracy({})
+    assert not alone.needs_accuracy
+    assert alone.position == 0
+    several = SingleTeacherWeighting()
+    several.build(SHAPES)
+    assert several.needs_accuracy
 
 
 def test_a_teacher_is_chosen_by_name_and_a_wrong_name_is_refused():

@@ -41,7 +41,7 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
 
 
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
-    """Return the shown metrics: val/acc, if a run has it, and the chosen one for the best and last epoch."""
+    """Return the shown metrics: val/acc, and the chosen one for the best and last epoch."""
     wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
     return [name for name in wanted if any(name in run.record.metrics for run in problem.runs)]
 
@@ -64,7 +64,7 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 
 def of_budget(group: Group, name: str) -> str:
-    """Return a field of the budgets of the group's runs, such as the number of epochs."""
+    """Return a field of the budgets of the group's runs, such as epochs."""
     return "/".join(sorted({str(run.record.budget.get(name, "?")) for run in group.runs}))
 
 

@@ -84,7 +84,7 @@ class SweepFolder:
         return jobs
 
     def jobs(self) -> list[SweepJob]:
-        """Return all jobs that any command has begun, best validation first, then in the sweep's order."""
+        """Return all begun jobs, best validation accuracy first, then in the sweep's order."""
         jobs = [_read_job(file) for file in self.path.glob("jobs/[!.]*.json")]
         return sorted(jobs, key=by_validation)
 

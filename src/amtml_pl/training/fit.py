@@ -28,7 +28,7 @@ from amtml_pl.types import SplitName
 
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
-    """Train or resume, then test the selected epoch and the last once; without validation they are one."""
+    """Train or resume, then test the selected and the last epoch once."""
     stop, folder = StopRequest(), ready.request.folder
     loggers = [part.maker()(save_dir=folder.path) for part in ready.request.settings.trainer.loggers]
     boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]

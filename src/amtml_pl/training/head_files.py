@@ -51,7 +51,7 @@ def image_digests(
     seed: int,
     classes: Sequence[int] | None,
 ) -> dict[str, str] | None:
-    """Return digests of packed images, and of the rows of training and validation; None before packing."""
+    """Return digests of packed images and of the splits' rows; None before packing."""
     packed = find_packed(source.build(), packed_root)
     if packed is None:
         return None

@@ -121,7 +121,7 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
 
 
 def validate_and_test(trainer: pl.Trainer, ready: Ready, checkpoint: Path) -> dict[str, float]:
-    """Load a checkpoint; return its accuracy and loss on validation, if there is any, and test."""
+    """Load a checkpoint; return its accuracy and loss on validation and test."""
     found: dict[str, float] = {}
     read_checkpoint(checkpoint, ready.module.state_dict())
     for run in (*([trainer.validate] if ready.data.has_validation else []), trainer.test):

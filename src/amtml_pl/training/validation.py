@@ -16,7 +16,7 @@ SPLIT = "data.val_size=0.1"
 
 
 def validates(settings: Settings, source: DatasetSource) -> bool:
-    """Return True if a run has a validation split: a part of training, or the data set's own."""
+    """Return True if a run has a validation split."""
     return settings.data.val_size != 0 or "val" in source.splits
 
 
@@ -41,7 +41,7 @@ def refuse_without_validation(teachers: Sequence[SelectedTeacher], weighting: We
 
 
 def refuse_search(settings: Settings) -> None:
-    """Raise a UserError for a job of a search, if its run has no validation split."""
+    """Raise a UserError for a search over runs without a validation split."""
     searches = HydraConfig.get().sweeper["_target_"].endswith(".OptunaSweeper")
     if searches and not validates(settings, settings.dataset.source.build()):
         raise needs_validation("A search (sweep=tune) compares its trials", "a sweep over a grid: -m KEY=A,B")
@@ -49,5 +49,5 @@ def refuse_search(settings: Settings) -> None:
 
 def needs_validation(reader: str, other: str) -> UserError:
     """Return the error of a part that reads the validation split."""
-    what = f"{reader} on the validation split, but the run has none (got data.val_size=0)."
+    what = f"{reader} on the validation split, but the run has none (got data.val_size=0, expected above 0)."
     return UserError(what, fix=f"{other}, or {SPLIT}")
