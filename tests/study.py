@@ -9,7 +9,13 @@ from amtml_pl.runs.folder import RunFolder
 from records import STUDENT, TEACHER, a_record, a_timing
 from sealing import seal_again, write_record
 
-BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
+BUDGET = {
+    "selection": "best",
+    "epochs": 8,
+    "batch_size": 32,
+    "networks_trained": 1,
+    "student_initial": "a" * 16,
+}
 
 
 def write_run(folder, experiment, seed, accuracy, *, status="completed", typed="", digest="d" * 64, **more):

@@ -58,13 +58,13 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)
     write_run(tmp_path / "cut", "digits_ce", 1, 0.9, status="interrupted")
-    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=6)
+    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=7)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
     output = " ".join(report("runs=.").err.split())
     assert "2 pairs of data set and student" in output
     assert "cut is left out: interrupted" in output
-    assert "later is left out: later/run.json has format 6 (expected 5; a newer version" in output
+    assert "later is left out: later/run.json has format 7 (expected 6; a newer version" in output
     assert "a/metrics.csv is left out of the curves: the first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):

@@ -56,7 +56,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 6}, "has format 6 (expected 5"),
+        ({"format": 7}, "has format 7 (expected 6"),
         ({"metrics": {"test/acc": NAN}}, "test/acc is not a usable number (got nan)"),
         ({"metrics": {"test/acc": 1.7e308}}, "test/acc is not a usable number (got 1.7e+308)"),
         ({"timing": {"fit_seconds": INF}}, "fit_seconds"),

@@ -15,7 +15,7 @@ from study import problems_in, write_run
 def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (
-        "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
+        "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | best | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
         "| \\[0.8643, 0.9957\\] | +0.0300 | 0.1885 | 1.0 | equal |"
     )
     assert rows[3].endswith("| baseline |  | 1.0 | equal |")
@@ -50,7 +50,7 @@ def test_a_difference_over_a_part_of_the_seeds_has_their_count(tmp_path):
             write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + seed / 10, typed=f"method={method}")
     found = problems_in(tmp_path, "ce")
     rows = [row.split(" | ") for row in markdown(found, "test/acc").splitlines() if row.startswith("| ")]
-    differences = {row[0]: row[7] for row in rows}
+    differences = {row[0]: row[8] for row in rows}
     assert differences["| avg"] == "+0.0000 (2 seeds)"
     assert differences["| kd"] == "+0.0000 (1 seed)"
     assert differences["| amtml"] == "+0.0000"

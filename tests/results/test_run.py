@@ -240,9 +240,9 @@ def test_another_folder_is_refused_with_the_name_of_a_run(moved, tmp_path):
         ({"status": "interrupted"}, r"got status interrupted(.|\n)*amtml_pl.train experiment=x"),
         (
             {"format": 9},
-            r"has format 9 \(expected 5; a newer version of amtml_pl wrote the file\)(.|\n)*with force",
+            r"has format 9 \(expected 6; a newer version of amtml_pl wrote the file\)(.|\n)*with force",
         ),
-        ({"format": None}, r"run.json has format None \(expected 5\)"),
+        ({"format": None}, r"run.json has format None \(expected 6\)"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
         ({"metrics": {}}, r"run.json is damaged: the record lacks metrics.val/acc"),
     ],

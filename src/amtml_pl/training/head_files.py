@@ -56,5 +56,4 @@ def image_digests(
     if packed is None:
         return None
     splits = disjoint_splits(packed, val_size, train_size, seed, classes)
-    digests = {name: split.digest for name, split in splits.items() if name != "test"}
-    return {"images": packed.digest, **digests}
+    return {"images": packed.digest} | {str(k): split.digest for k, split in splits.items() if k != "test"}

@@ -41,6 +41,7 @@ from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import sweep_context
 from amtml_pl.training.trainer import machine_errors_explained
+from amtml_pl.types import SplitName
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,8 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
         refuse_other_pixels(record, data.digest, teacher.folder)
         of_splits = {split: record.metrics.get(f"{split}/acc") for split in ("val", "test")}
         accuracy = {split: value for split, value in of_splits.items() if value is not None}
-    least, split = teacher.options.min_accuracy, "val" if data.has_validation else "train"
+    split: SplitName = "val" if data.has_validation else "train"
+    least = teacher.options.min_accuracy
     if split not in accuracy and (split == "val" or least is not None):
         accuracy[split] = measure_teacher(teacher, data, settings, split)
     if least is not None:
