@@ -28,7 +28,7 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", typed="
     of_teachers = [f"teacher/{name}/{split}/acc" for name in teachers for split in ("val", "test")]
     fields = {
         "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
-        "budget": {"epochs": 8},
+        "budget": {"epochs": 8, "selection": "best"},
         **more,
         "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": []} | more.get("dataset", {}),
         "teachers": {name: TEACHER | facts for name, facts in teachers.items()},
