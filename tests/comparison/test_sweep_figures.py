@@ -139,3 +139,26 @@ def test_each_coefficient_that_was_swept_is_a_choice(tmp_path):
                   temperature=4.0, loss={"kd": 1.0, "hint": 1.0, term: own})  # fmt: skip
     assert [*sweeps(tmp_path)] == ["coefficient of hint", KD]
     assert figures(tmp_path)["sweep"].choice == "swept setting"
+
+
+def write_selections(folder, seeds):
+    """Write runs with one teacher of two, each with its own seeds, and with both teachers."""
+    for teacher, value in (("a", 0.6), ("b", 0.8), ("ab", 0.9)):
+        for seed in seeds[teacher]:
+            write_run(folder / f"{teacher}{seed}", "small", seed, value + seed / 100, study=teacher,
+                      typed=f"method=avg teacher=[{','.join(teacher)}]",
+                      teachers={name: {} for name in teacher})  # fmt: skip
+
+
+def test_choices_of_as_many_teachers_are_compared_over_the_seeds_that_they_share(tmp_path):
+    write_selections(tmp_path, {"a": (0, 1), "b": (1, 2, 3), "ab": (0, 1, 2)})
+    figure = figures(tmp_path)["sweep"]
+    (line,) = figure.variants[0].traces
+    assert line["y"] == pytest.approx([0.71, 0.91])  # one teacher: seed 1, the only one of both choices
+    assert [text.rpartition("(")[2] for text in line["text"]] == ["n = 1)", "n = 3)"]
+    assert figure.description.endswith(" avg: The selections of 1 teacher share 1 of 4 seeds.")
+
+
+def test_choices_without_a_shared_seed_are_no_point(tmp_path):
+    write_selections(tmp_path, {"a": (0, 1), "b": (2, 3), "ab": (0, 1, 2)})
+    assert "sweep" not in figures(tmp_path)  # a single point is no line

@@ -24,6 +24,7 @@ from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.naming import make_distinct, unlike_facts
 from amtml_pl.comparison.recorded_run import Run
 from amtml_pl.config.overrides import key_of
+from amtml_pl.system.console import counted
 
 Family = dict[float | tuple[str, ...], Group]  # by the value of the swept setting
 
@@ -61,7 +62,9 @@ def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
     variants, notes = [], dict[str, None]()
     for setting in swept_settings(problem):
         families, ambiguous = families_of(problem.groups, setting)
-        lines = {name: points for name, own in families.items() if len(points := points_of(own, metric)) > 1}
+        found = {name: points_of(own, metric) for name, own in families.items()}
+        lines = {name: points for name, (points, _) in found.items() if len(points) > 1}
+        notes |= {f" {name}: {each}": None for name in lines for each in found[name][1]}
         if lines:
             frame = Frame.of([estimate for points in lines.values() for estimate in points.values()])
             variants.append(Variant(setting.label, *drawn(lines, setting, metric, frame)))
@@ -72,7 +75,8 @@ def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
         "sweep",
         f"{metric} by swept setting",
         f"Mean {metric} with its 95 % interval over the seeds. Groups of a line differ only in this setting. "
-        f"For each seed, selections with the same number of teachers are averaged.{''.join(notes)}",
+        "For each seed that they share, selections with the same number of teachers are averaged."
+        f"{''.join(notes)}",
         variants,
         choice="swept setting",
     )
@@ -143,13 +147,22 @@ def families_of(groups: Sequence[Group], setting: SweptSetting) -> tuple[dict[st
     return found, ambiguous
 
 
-def points_of(family: Family, metric: str) -> dict[float, Estimate]:
-    """Return an estimate per value, of teachers per number, with the mean of each seed."""
-    by_value: dict[float, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+def points_of(family: Family, metric: str) -> tuple[dict[float, Estimate], list[str]]:
+    """Return an estimate per value, of teachers per number, and sentences on seeds that are left out.
+
+    Selections of as many teachers are averaged for each seed, over the seeds that all of them have: the mean
+    over unlike seeds would differ by the seeds too.
+    """
+    by_value: dict[float, list[dict[int, float]]] = defaultdict(list)
     for value, group in family.items():
-        for seed, measured in group.by_seed(metric).items():
-            by_value[len(value) if isinstance(value, tuple) else value][seed].append(measured)
-    return {
-        value: Estimate.of([statistics.fmean(each) for each in by_value[value].values()])
-        for value in sorted(by_value)
-    }
+        by_value[len(value) if isinstance(value, tuple) else value].append(group.by_seed(metric))
+    points, notes = {}, []
+    for value, selections in sorted(by_value.items()):
+        every, shared = set().union(*selections), set(selections[0]).intersection(*selections)
+        if shared:
+            means = [statistics.fmean(each[seed] for each in selections) for seed in sorted(shared)]
+            points[value] = Estimate.of(means)
+        if len(shared) < len(every):
+            whose = f"The selections of {counted(int(value), 'teacher')}"
+            notes.append(f"{whose} share {len(shared)} of {counted(len(every), 'seed')}.")
+    return points, notes
