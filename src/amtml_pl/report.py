@@ -104,7 +104,7 @@ def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric:
             longest = max(map(cell_len, name.split()))
             widths[number] = max(widths[number], min(longest, NARROWEST_TEXT))
     kept = [*range(len(head))]
-    for name in (*DISPENSABLE, f"{metric.removesuffix('_last')}_last"):
+    for name in (*DISPENSABLE, f"{metric.removesuffix('_last')}_last", "p"):
         if sum(widths[number] + 3 for number in kept) + 1 <= console.width:
             break
         kept = [number for number in kept if head[number] != name or name == metric]

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from amtml_pl.comparison.estimates import Estimate, PairedDifference
+from amtml_pl.comparison.estimates import Estimate, PairedDifference, holm
 
 ACCURACY = st.floats(0.1, 0.9).map(lambda value: round(value, 4))
 ACCURACIES = st.lists(ACCURACY, min_size=2, max_size=8)
@@ -30,6 +30,7 @@ def test_the_p_value_is_that_of_the_paired_test(pairs):
     found = PairedDifference.between(dict(enumerate(values)), dict(enumerate(others)))
     assert found.p == pytest.approx(stats.ttest_rel(values, others).pvalue, abs=1e-9)
     assert found.mean == pytest.approx(sum(values) / len(values) - sum(others) / len(others))
+    assert found.error == pytest.approx(stats.sem(np.subtract(values, others)), abs=1e-9)
 
 
 def test_one_number_has_neither_deviation_nor_interval():
@@ -65,3 +66,27 @@ def test_one_image_in_a_million_is_a_spread():
     own, baseline = {0: 0.900001, 1: 0.900004}, {0: 0.9, 1: 0.9}
     found = PairedDifference.between(own, baseline)
     assert found.p == pytest.approx(stats.ttest_rel([*own.values()], [*baseline.values()]).pvalue)
+
+
+def rejected_by_holm(values, level):
+    """Return which hypotheses Holm's procedure rejects at a level, step by step as published."""
+    rejected, left = set(), dict(enumerate(values))
+    while left:
+        smallest = min(left, key=left.get)
+        if left[smallest] * len(left) > level:
+            break
+        rejected.add(smallest)
+        del left[smallest]
+    return rejected
+
+
+@given(st.lists(st.integers(0, 64).map(lambda part: part / 64), max_size=7), st.integers(1, 63))
+def test_a_corrected_p_is_the_level_at_which_holm_s_procedure_first_rejects(values, part):
+    level = part / 64  # as all values: products are exact
+    found = holm(values)
+    assert {place for place, value in enumerate(found) if value <= level} == rejected_by_holm(values, level)
+    assert all(own <= corrected <= 1 for own, corrected in zip(values, found, strict=True))
+
+
+def test_corrected_p_values_keep_their_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

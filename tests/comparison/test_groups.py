@@ -142,9 +142,9 @@ def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_
     (problem,) = found = problems_in(tmp_path, "ce")
     by_name = {group.name: group.against_baseline for group in problem.groups}
     assert problem.baseline.name == "ce"
-    assert by_name["avg"].difference() == "+0.0250"
+    assert by_name["avg"].difference() == "+0.0250 ± 0.0050"
     assert by_name["avg"].p == pytest.approx(0.1256659, abs=1e-6)  # scipy.stats.ttest_rel
-    assert by_name["ce temperature=9"].difference() == "-0.1000"
+    assert by_name["ce temperature=9"].difference() == "-0.1000 ± 0.0000"
     compare_with(found, "ce temperature=9", "test/acc")  # a group's whole name
     assert problem.baseline.name == "ce temperature=9"
     with pytest.raises(

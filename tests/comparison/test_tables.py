@@ -16,9 +16,11 @@ def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (
         "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | best | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
-        "| \\[0.8643, 0.9957\\] | +0.0300 | 0.1885 | 1.0 | equal |"
+        "| \\[0.8643, 0.9957\\] | +0.0300 ± 0.0153 | 0.1885 (n = 3) | 0.1885 | 1.0 | equal | best val/acc "
+        "| unknown | `python -m amtml_pl.train -m experiment=digits method=avg 'loss=[a_b\\|c,50%]' "
+        "seed=0,1,2` |"
     )
-    assert rows[3].endswith("| baseline |  | 1.0 | equal |")
+    assert " | baseline |  |  | 1.0 | equal | " in rows[3]
     assert len(rows) == 4
 
 
@@ -51,9 +53,9 @@ def test_a_difference_over_a_part_of_the_seeds_has_their_count(tmp_path):
     found = problems_in(tmp_path, "ce")
     rows = [row.split(" | ") for row in markdown(found, "test/acc").splitlines() if row.startswith("| ")]
     differences = {row[0]: row[8] for row in rows}
-    assert differences["| avg"] == "+0.0000 (2 seeds)"
+    assert differences["| avg"] == "+0.0000 ± 0.0000 (2 seeds)"
     assert differences["| kd"] == "+0.0000 (1 seed)"
-    assert differences["| amtml"] == "+0.0000"
+    assert differences["| amtml"] == "+0.0000 ± 0.0000"
     lines = csv.DictReader(io.StringIO(csv_of_groups(found, "test/acc")))
     assert {line["group"]: line["common_seeds"] for line in lines}["avg"] == "2"
 
@@ -68,3 +70,53 @@ def test_a_number_of_fewer_seeds_has_their_count_and_one_of_none_has_no_column(t
     row = cells(problem.groups[0], problem, "weight_entropy")
     assert row[head.index("weight_entropy_last")] == "0.8000 (1 seed)"
     assert row[head.index("weight_entropy")] == "0.5000 ± 0.0000"
+
+
+def markdown_cells(problems, column):
+    """Return the cells of a leaderboard's column, by group."""
+    rows = [row[2:-2].split(" | ") for row in markdown(problems, "test/acc").splitlines() if row[:2] == "| "]
+    return {row[0]: row[rows[0].index(column)] for row in rows[2:]}
+
+
+def test_every_p_has_its_number_of_seeds_and_the_value_corrected_for_all_groups_of_its_table(tmp_path):
+    gains = {"ce": (0, 0, 0, 0), "kd": (1, 2, 3, 2), "avg": (1, 2, 4, 1), "dkd": (3, -2, 1), "one": (5,)}
+    for method, values in gains.items():
+        for seed, gain in enumerate(values):
+            typed = f"method={method}"
+            write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + gain / 100, typed=typed)
+    write_run(tmp_path / "other", "digits", 0, 0.9, typed="method=ce", digest="e" * 64)
+    (found, _) = problems_in(tmp_path, "ce")
+    p = {group.name: group.against_baseline.p for group in found.groups}
+    expected = {"kd": 3 * p["kd"], "avg": 2 * p["avg"], "dkd": p["dkd"]}  # three tests, in this order
+    assert p["kd"] < p["avg"] < p["dkd"]
+    assert markdown_cells([found], "p (Holm)") == {
+        **{name: f"{value:.4f}" for name, value in expected.items()}, "ce": "", "one": "",
+    }  # fmt: skip
+    assert markdown_cells([found], "p") == {
+        "kd": f"{p['kd']:.4f} (n = 4)", "avg": f"{p['avg']:.4f} (n = 4)", "dkd": f"{p['dkd']:.4f} (n = 3)",
+        "one": "(1 seed)", "ce": "",
+    }  # fmt: skip
+    lines = csv.DictReader(io.StringIO(csv_of_groups([found], "test/acc")))
+    written = {line["group"]: line["p_holm"] for line in lines if line["p_holm"]}
+    assert {name: float(value) for name, value in written.items()} == pytest.approx(expected)
+
+
+def test_a_leaderboard_names_commits_command_and_selection(tmp_path):
+    for seed in range(4):
+        at = {"git": {"commit": f"{seed % 2}" * 40, "changed": seed % 2 == 1}}
+        write_run(tmp_path / f"two{seed}", "x", seed, 0.9, typed="method=two", **at)
+        many = {"git": {"commit": f"{seed}" * 40, "changed": False}, "budget": {"selection": "last"}}
+        write_run(tmp_path / f"many{seed}", "x", seed, 0.8, typed="method=many temperature=2", **many)
+    write_run(tmp_path / "one", "x", 7, 0.7, typed="method=one")
+    found = problems_in(tmp_path)
+    assert markdown_cells(found, "commit") == {
+        "two": "0000000, 1111111+", "many temperature=2": "4 commits", "one": "unknown",
+    }  # fmt: skip
+    assert markdown_cells(found, "selection")["many temperature=2"] == "last"
+    assert markdown_cells(found, "selection")["two"] == "best val/acc"
+    train = "python -m amtml_pl.train"
+    assert markdown_cells(found, "command") == {
+        "two": f"`{train} -m experiment=x method=two seed=0,1,2,3`",
+        "many temperature=2": f"`{train} -m experiment=x method=many temperature=2 seed=0,1,2,3`",
+        "one": f"`{train} experiment=x method=one seed=7`",
+    }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 
-from amtml_pl.comparison.estimates import PairedDifference
+from amtml_pl.comparison.estimates import PairedDifference, holm
 from amtml_pl.comparison.groups import Group, Problem, note_budgets
 from amtml_pl.errors import UserError
 
@@ -31,9 +32,18 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
         for group in problem.groups:
             group.is_baseline = group is problem.baseline
             group.against_baseline = PairedDifference.between(group.by_seed(metric), values)
+        correct_for_number(problem)
         note_budgets(problem)
     if not any(problem.baseline for problem in problems):
         raise unknown(problems, baseline)
+
+
+def correct_for_number(problem: Problem) -> None:
+    """Set the corrected p-value of every group with a p-value."""
+    tested = [(group, paired) for group in problem.groups
+              if (paired := group.against_baseline) is not None and paired.p is not None]  # fmt: skip
+    for (group, paired), value in zip(tested, holm([paired.p or 0.0 for _, paired in tested]), strict=True):
+        group.against_baseline = replace(paired, holm=value)
 
 
 def found_in(problem: Problem, baseline: str) -> Group | None:

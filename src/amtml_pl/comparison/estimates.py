@@ -69,15 +69,19 @@ class PairedDifference:
     Attributes:
         partial: True if one of them has other seeds too.
         mean: of the differences; None without a common seed.
+        error: the standard error of the mean; None for fewer than two seeds.
         p: of the paired t-test, two-sided; None if it cannot be computed.
         without_p: the reason for that; else empty.
+        holm: p corrected for all groups that are compared with the baseline; None without p.
     """
 
     n: int
     partial: bool
     mean: float | None
-    p: float | None
+    error: float | None = None
+    p: float | None = None
     without_p: str = ""
+    holm: float | None = None
 
     @classmethod
     def between(cls, own: Mapping[int, float], baseline: Mapping[int, float]) -> PairedDifference:
@@ -86,24 +90,49 @@ class PairedDifference:
         n = len(differences)
         partial = n < max(len(own), len(baseline))
         if not n:
-            return cls(0, partial, None, None, "no seed")
+            return cls(0, partial, None, without_p="no seed")
         mean = statistics.fmean(differences)
         if n < 2:
-            return cls(n, partial, mean, None, "1 seed")
+            return cls(n, partial, mean, without_p="1 seed")
         deviation = statistics.stdev(differences)
+        error = deviation / math.sqrt(n)
         if deviation <= ROUNDING * max(map(abs, (*own.values(), *baseline.values()))):
-            return cls(n, partial, mean, None, "no spread")
-        t = mean / (deviation / math.sqrt(n))
-        return cls(n, partial, mean, 2 * float(stdtr(n - 1, -abs(t))))
+            return cls(n, partial, mean, error, without_p="no spread")
+        return cls(n, partial, mean, error, 2 * float(stdtr(n - 1, -abs(mean / error))))
 
     def difference(self) -> str:
-        """Return ``+0.0123``, with some seeds only ``+0.0123 (2 seeds)``; empty without common seeds."""
+        """Return ``+0.0123 ± 0.0045``, the number of seeds after it if not all; empty without any."""
         if self.mean is None:
             return ""
-        return f"{self.mean:+.4f}{of_seeds(self.n) if self.partial else ''}"
+        error = "" if self.error is None else f" ± {self.error:.4f}"
+        return f"{self.mean:+.4f}{error}{of_seeds(self.n) if self.partial else ''}"
 
     def probability(self) -> str:
-        """Return the p-value, or the reason for its absence in brackets."""
-        if self.p is None:
-            return f"({self.without_p})"
-        return f"{self.p:.4f}" if self.p >= 1e-4 else f"{self.p:.0e}"
+        """Return the p-value and its number of seeds, or the reason for its absence in brackets."""
+        return f"({self.without_p})" if self.p is None else f"{rounded(self.p)} (n = {self.n})"
+
+    def corrected(self) -> str:
+        """Return the p-value after Holm's correction; empty without one."""
+        return "" if self.holm is None else rounded(self.holm)
+
+
+def rounded(p: float) -> str:
+    """Return a p-value with four decimals, a small one as a power."""
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.0e}"
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, so that all false findings together are limited.
+
+    The smallest of m values is multiplied by m, the next one by m - 1, and so on; a corrected value is never
+    below an earlier one, nor above 1. After Holm, "A Simple Sequentially Rejective Multiple Test Procedure"
+    (Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        values: m values in [0, 1], in any order.
+    """
+    corrected, reached = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
+        reached = max(reached, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = reached
+    return corrected

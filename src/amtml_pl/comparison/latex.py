@@ -36,7 +36,8 @@ def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()
 def latex_table(number: int, problems: Sequence[Problem], metric: str) -> str:
     """Return the table of a problem."""
     problem = problems[number]
-    heads = ["group", "n", metric, "95 % interval", *(["difference", "p"] if problem.baseline else [])]
+    paired = ["difference", "p", "p (Holm)"] if problem.baseline else []
+    heads = ["group", "n", metric, "95 % interval", *paired]
     is_long = any(len(group.name) > LONG for group in problem.groups)
     legend = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escaped(LEGEND)}}}"
     return "\n".join(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from amtml_pl.comparison.groups import Problem
+from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.origin import command, commits, selection
 from amtml_pl.comparison.tables import LEGEND, cells, columns, kept_apart, one_line
 
 ESCAPES = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;",
@@ -14,14 +15,13 @@ BETWEEN_LETTERS = re.compile(r"(?<=[^\W_])\\_(?=[^\W_])")  # where an underscore
 
 
 def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()) -> str:
-    """Return a table for each problem, and the runs left out with the reasons."""
+    """Return a leaderboard for each problem, and the runs left out with the reasons."""
     parts = ["# Comparison of runs\n"]
     if apart := kept_apart(problems):
         parts.append(f"{apart}.\n")
     for problem in problems:
-        head = columns(problem, metric)
-        rows = [head, ["---"] * len(head), *(cells(group, problem, metric) for group in problem.groups)]
-        lines = "".join(f"| {' | '.join(map(in_markdown, row))} |\n" for row in rows)
+        head = [*columns(problem, metric), "selection", "commit", "command"]
+        lines = table(head, [leaderboard_row(group, problem, metric) for group in problem.groups])
         common = in_markdown(" ".join(problem.common))
         shared = f"All runs have: {common}\n\n" if common and len(problem.groups) > 1 else ""
         parts.append(f"## {in_markdown(problem.title)}\n\n{shared}{lines}")
@@ -29,6 +29,23 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
     if left_out:
         parts.append("".join(["## Left out\n\n", *(f"- {in_markdown(each)}\n" for each in left_out)]))
     return "\n".join(parts)
+
+
+def leaderboard_row(group: Group, problem: Problem, metric: str) -> list[str]:
+    """Return a group's cells, and where they come from."""
+    own = [*cells(group, problem, metric), selection(group), commits(group)]
+    return [*map(in_markdown, own), as_code(command(group))]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; the cells of its rows are Markdown."""
+    lines = [[*map(in_markdown, head)], ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_code(text: str) -> str:
+    """Return a text as code within a table's cell; escaped text if it has a backquote."""
+    return in_markdown(text) if "`" in text else f"`{one_line(text, {'|': ESCAPES['|']})}`"
 
 
 def in_markdown(text: str) -> str:

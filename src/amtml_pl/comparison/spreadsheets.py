@@ -42,7 +42,9 @@ def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
                 "baseline": problem.baseline.name if problem.baseline else "",
                 "common_seeds": paired and paired.n,
                 "difference": paired and paired.mean,
+                "standard_error": paired and paired.error,
                 "p": paired and paired.p,
+                "p_holm": paired and paired.holm,
                 "minutes": minutes(group),
                 "unequal_budget": "; ".join(group.unequal),
             }

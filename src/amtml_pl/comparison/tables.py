@@ -10,16 +10,17 @@ from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.system.console import printable
 
 LEGEND = (
-    "± is the standard deviation over the n seeds. The interval is the 95 % interval of the mean, by "
-    "Student's t. p is the result of a two-sided paired t-test over the seeds that a group shares with the "
-    "baseline, not corrected for multiple comparisons. A missing p has its reason in brackets. A number from "
-    "only some of the seeds has their count in brackets. Accuracies are in [0, 1]."
+    "± is the standard deviation over the n seeds, of a difference the standard error of its mean. The "
+    "interval is the 95 % interval of the mean, by Student's t. p is the result of a two-sided paired t-test "
+    "over the n seeds that a group shares with the baseline. p (Holm) is p corrected for all groups with a p "
+    "in the table. A missing p has its reason in brackets. A number from only some of the seeds has their "
+    "count in brackets. Accuracies are in [0, 1]."
 )
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
     """Return the names of the columns."""
-    paired = [f"difference from {problem.baseline.name}", "p"] if problem.baseline else []
+    paired = [f"difference from {problem.baseline.name}", "p", "p (Holm)"] if problem.baseline else []
     metrics = metrics_shown(problem, metric)
     return ["group", "n", "epochs", "selection", *metrics, "95 % interval", *paired, "minutes", "budget"]
 
@@ -55,12 +56,12 @@ def measured(group: Group, metric: str) -> str:
 
 
 def compared(group: Group, problem: Problem) -> list[str]:
-    """Return the difference from the baseline and its p-value."""
-    if problem.baseline is None or group.against_baseline is None:
+    """Return the difference from the baseline, its p-value, and the corrected p-value."""
+    if problem.baseline is None or (paired := group.against_baseline) is None:
         return []
     if group.is_baseline:
-        return ["baseline", ""]
-    return [group.against_baseline.difference(), group.against_baseline.probability()]
+        return ["baseline", "", ""]
+    return [paired.difference(), paired.probability(), paired.corrected()]
 
 
 def of_budget(group: Group, name: str) -> str:

@@ -1,0 +1,32 @@
+"""Name the commits, the command and the selection of a group's runs."""
+
+from __future__ import annotations
+
+import shlex
+
+from amtml_pl.comparison.groups import Group
+from amtml_pl.config.overrides import key_of
+
+COMMITS_LISTED = 2
+BY_VALIDATION = "best val/acc"  # of runs whose budget names no other selection
+
+
+def commits(group: Group) -> str:
+    """Return the commits of the code, with a ``+`` after one with changes; many are counted."""
+    states = [run.record.git for run in group.runs]
+    found = {f"{git.commit[:7]}{'+' if git.changed else ''}" if git else "unknown" for git in states}
+    return ", ".join(sorted(found)) if len(found) <= COMMITS_LISTED else f"{len(found)} commits"
+
+
+def command(group: Group) -> str:
+    """Return one command that trains the runs of all seeds."""
+    words = shlex.split(group.first.record.command)
+    options = ["-m"] if len(group.runs) > 1 else []
+    kept = [word for word in words[3:] if word not in ("-m", "--multirun") and key_of(word) != "seed"]
+    seeds = ",".join(str(run.record.seed) for run in group.runs)
+    return shlex.join([*words[:3], *options, *kept, f"seed={seeds}"])
+
+
+def selection(group: Group) -> str:
+    """Return the rule that chose the epoch whose metrics are compared."""
+    return "/".join(sorted({str(run.record.budget.get("selection", BY_VALIDATION)) for run in group.runs}))
