@@ -18,8 +18,8 @@ from amtml_pl.system.files import named_output, output, refuse_unwritable
 
 if TYPE_CHECKING:
     from amtml_pl.results.evaluation.images import EvaluatedImages
-    from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.results.run import FinishedRun
+    from amtml_pl.runs.evaluation import Evaluation
     from amtml_pl.types import SplitName
 
 
@@ -86,7 +86,7 @@ def default_file(run: FinishedRun, images: EvaluatedImages, options: Mapping[str
 
 def earlier(file: Path) -> Evaluation | None:
     """Return the evaluation that a file holds; None if it holds none."""
-    from amtml_pl.results.evaluation.record import Evaluation
+    from amtml_pl.runs.evaluation import Evaluation
     from amtml_pl.system.records import find_record
 
     try:

@@ -13,8 +13,8 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amtml_pl.distill.metrics import EpochMeans
-from amtml_pl.results.evaluation.record import Evaluation
 from amtml_pl.results.evaluation.tables import print_networks
+from amtml_pl.runs.evaluation import Evaluation
 from amtml_pl.runs.record import FILES, METRICS
 from amtml_pl.system.console import Terminal
 from amtml_pl.training.plan_table import PlanStep, show_plan

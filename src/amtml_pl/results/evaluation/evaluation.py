@@ -26,7 +26,9 @@ from amtml_pl.results.evaluation.quality import (
     ensemble,
     quality,
 )
-from amtml_pl.results.evaluation.record import (
+from amtml_pl.results.run import FinishedRun
+from amtml_pl.results.teachers import RecordedTeacher
+from amtml_pl.runs.evaluation import (
     ClassAccuracy,
     CorruptedAccuracy,
     Ensemble,
@@ -34,8 +36,6 @@ from amtml_pl.results.evaluation.record import (
     Evaluation,
     StudentSize,
 )
-from amtml_pl.results.run import FinishedRun
-from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.types import Mixture, ModelOutputs, TeacherOutputs

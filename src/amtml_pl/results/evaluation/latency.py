@@ -15,7 +15,7 @@ from torch import Tensor
 
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.system.records import Positive, Record
+from amtml_pl.runs.evaluation import Latency, Speed
 
 Images: TypeAlias = Float[Tensor, "B 3 H W"]
 
@@ -23,23 +23,6 @@ SECONDS_PER_REPETITION = 0.05
 REPETITIONS = 9
 # A network that takes long for a batch is timed less often.
 SLOW_SECONDS, SLOW_REPETITIONS = 2.0, 3
-
-
-class Speed(Record):
-    """Milliseconds per image: median and interquartile range of some repetitions."""
-
-    ms_per_image: float
-    spread: float
-    repetitions: Positive
-
-
-class Latency(Record):
-    """The time per image of a network, in batches of 1 and of 128."""
-
-    cpu: str
-    threads: Positive
-    batch_1: Speed
-    batch_128: Speed
 
 
 def latency(network: TappedNetwork, image_size: int) -> Latency:

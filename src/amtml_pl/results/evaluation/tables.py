@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.results.evaluation.record import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
+from amtml_pl.runs.evaluation import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
 from amtml_pl.system.console import console, counted
 
 COLUMNS = {

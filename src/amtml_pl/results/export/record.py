@@ -9,7 +9,7 @@ from pydantic import RootModel
 
 from amtml_pl.errors import UserError
 from amtml_pl.results.checkpoints import CheckpointName
-from amtml_pl.results.evaluation.latency import Speed
+from amtml_pl.runs.evaluation import Speed
 from amtml_pl.runs.record import GitState
 from amtml_pl.system.files import digest_of_file, output
 from amtml_pl.system.records import Count, Positive, Record, Share, as_json, find_record

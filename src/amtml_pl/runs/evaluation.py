@@ -6,11 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from amtml_pl.results.checkpoints import CheckpointName
-from amtml_pl.results.evaluation.latency import Latency
 from amtml_pl.runs.record import GitState
-from amtml_pl.system.records import Count, Record, Share
-from amtml_pl.types import SplitName
+from amtml_pl.system.records import Count, Positive, Record, Share
 
 EARLIER = "(the numbers are those of an earlier evaluation)"
 
@@ -49,6 +46,23 @@ class CorruptedAccuracy(Record):
     acc: dict[str, tuple[Share, ...]]
 
 
+class Speed(Record):
+    """Milliseconds per image: median and interquartile range of some repetitions."""
+
+    ms_per_image: float
+    spread: float
+    repetitions: Positive
+
+
+class Latency(Record):
+    """The time per image of a network, in batches of 1 and of 128."""
+
+    cpu: str
+    threads: Positive
+    batch_1: Speed
+    batch_128: Speed
+
+
 class StudentSize(Record):
     """The size of a student: its tensors in memory, and its file if it exists."""
 
@@ -70,9 +84,9 @@ class Evaluation(Record):
     format: Literal[2] = 2
     experiment: str | None
     seed: int
-    checkpoint: CheckpointName
+    checkpoint: Literal["best", "last"]
     weights_digest: str
-    split: SplitName
+    split: Literal["train", "val", "test"]
     dataset: EvaluatedDataset
     device: str
     metrics: dict[str, float]
