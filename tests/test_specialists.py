@@ -1,12 +1,15 @@
 """Teachers that have each seen some of the classes, and a student that learns all."""
 
 import csv
+import math
 import re
 
 import pytest
 import torch
 
 from amtml_pl.config.checks import check
+from amtml_pl.results.evaluation.evaluation import evaluate_student
+from amtml_pl.results.evaluation.images import own_images
 from amtml_pl.results.run import load_run
 from amtml_pl.training.settings import settings_of
 
@@ -55,6 +58,12 @@ def test_a_student_learns_all_classes_from_specialists_and_can_be_evaluated(run)
     assert finished.config["teacher"]["resnet8"]["class_map"] == [0, 1, 2, 3, *[None] * 6]
     outputs = finished.teacher_outputs("train", view=1)
     assert torch.isfinite(outputs.logits).sum(dim=2).unique().tolist() == [4]
+    about = evaluate_student(finished, own_images(finished, "test"), latency=False).ensemble
+    assert about.absent == {}
+    assert about.mixtures["own"].reads_labels
+    alone, any_right = (about.mixtures[name].acc for name in ("best_single", "any_right"))
+    assert alone <= min(0.5, any_right)  # it knows four of ten classes
+    assert all(math.isfinite(each.nll) for each in about.mixtures.values() if each.nll is not None)
 
 
 def test_a_specialist_is_trained_and_measured_on_its_classes_alone(run, tmp_path):

@@ -16,7 +16,7 @@ def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (
         "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | best | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
-        "| \\[0.8643, 0.9957\\] | +0.0300 ± 0.0153 | 0.1885 (n = 3) | 0.1885 | 1.0 | equal | best val/acc "
+        "| \\[0.8643, 0.9957\\] | +0.0300 ± 0.0153 | 0.1885 (n = 3) | 0.1885 | 1.0 | equal "
         "| unknown | `python -m amtml_pl.train -m experiment=digits method=avg 'loss=[a_b\\|c,50%]' "
         "seed=0,1,2` |"
     )
@@ -101,19 +101,17 @@ def test_every_p_has_its_number_of_seeds_and_the_value_corrected_for_all_groups_
     assert {name: float(value) for name, value in written.items()} == pytest.approx(expected)
 
 
-def test_a_leaderboard_names_commits_command_and_selection(tmp_path):
+def test_a_leaderboard_names_commits_and_command(tmp_path):
     for seed in range(4):
         at = {"git": {"commit": f"{seed % 2}" * 40, "changed": seed % 2 == 1}}
         write_run(tmp_path / f"two{seed}", "x", seed, 0.9, typed="method=two", **at)
-        many = {"git": {"commit": f"{seed}" * 40, "changed": False}, "budget": {"selection": "last"}}
+        many = {"git": {"commit": f"{seed}" * 40, "changed": False}}
         write_run(tmp_path / f"many{seed}", "x", seed, 0.8, typed="method=many temperature=2", **many)
     write_run(tmp_path / "one", "x", 7, 0.7, typed="method=one")
     found = problems_in(tmp_path)
     assert markdown_cells(found, "commit") == {
         "two": "0000000, 1111111+", "many temperature=2": "4 commits", "one": "unknown",
     }  # fmt: skip
-    assert markdown_cells(found, "selection")["many temperature=2"] == "last"
-    assert markdown_cells(found, "selection")["two"] == "best val/acc"
     train = "python -m amtml_pl.train"
     assert markdown_cells(found, "command") == {
         "two": f"`{train} -m experiment=x method=two seed=0,1,2,3`",

@@ -1,4 +1,4 @@
-"""Name the commits, the command and the selection of a group's runs."""
+"""Name the commits and the command of a group's runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from amtml_pl.comparison.groups import Group
 from amtml_pl.config.overrides import key_of
 
 COMMITS_LISTED = 2
-BY_VALIDATION = "best val/acc"  # of runs whose budget names no other selection
 
 
 def commits(group: Group) -> str:
@@ -25,8 +24,3 @@ def command(group: Group) -> str:
     kept = [word for word in words[3:] if word not in ("-m", "--multirun") and key_of(word) != "seed"]
     seeds = ",".join(str(run.record.seed) for run in group.runs)
     return shlex.join([*words[:3], *options, *kept, f"seed={seeds}"])
-
-
-def selection(group: Group) -> str:
-    """Return the rule that chose the epoch whose metrics are compared."""
-    return "/".join(sorted({str(run.record.budget.get("selection", BY_VALIDATION)) for run in group.runs}))

@@ -18,6 +18,8 @@ from amtml_pl.comparison.curves import curves_of, weights_by_class_of
 from amtml_pl.comparison.figure import PageFigure
 from amtml_pl.comparison.found_runs import LeftOut, relative_name
 from amtml_pl.comparison.groups import Problem
+from amtml_pl.comparison.mixture_table import COLUMNS, mixture_table
+from amtml_pl.comparison.mixture_table import LEGEND as MIXTURES_LEGEND
 from amtml_pl.comparison.sweep_figure import metric_by_swept_setting
 from amtml_pl.comparison.tables import LEGEND, cells, columns
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
@@ -58,6 +60,8 @@ def page(
         left_out=[{"folder": relative_name(out.folder, folder), "reason": out.reason} for out in left_out],
         broken=[{"file": str(file), "reason": reason} for file, reason in broken],
         legend=LEGEND,
+        mixture_columns=COLUMNS,
+        mixture_legend=MIXTURES_LEGEND,
         figures=Markup(harmless_json(drawn)),  # noqa: S704 - it has no character that ends a script
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - the library itself
     )
@@ -86,6 +90,7 @@ def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dic
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
         "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in head],
         "rows": rows,
+        "mixtures": mixture_table(problem),
         "figures": figures,
     }
 

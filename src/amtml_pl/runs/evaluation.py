@@ -21,14 +21,56 @@ class EvaluatedDataset(Record):
     own: bool
 
 
+# Ways to weight the teachers, by name in `Ensemble.mixtures`.
+MIXTURES = {
+    "uniform": "equal weights",
+    "per_teacher": "one weight per teacher",
+    "best_single": "best single teacher",
+    "own": "weights per image",
+    "likeliest": "likeliest teacher per image",
+    "any_right": "any teacher right",
+}
+
+
+class TeacherMixture(Record):
+    """The teachers' outputs, mixed by some weights and measured without a student.
+
+    Attributes:
+        acc: of the soft targets, at the temperature of the run.
+        nll: of the labels at temperature 1, in nats; None for the share of images that any teacher has right.
+        mean_weight: of each teacher; empty without weights.
+        reads_labels: True if the weights of an image depend on its label.
+    """
+
+    acc: Share
+    nll: float | None = None
+    mean_weight: dict[str, float] = Field(default_factory=dict)
+    reads_labels: bool = False
+
+
 class Ensemble(Record):
-    """The teachers' mixture, and the reason if it does not use the run's own weights."""
+    """The teachers' mixture, and the reason if it does not use the run's own weights.
+
+    Attributes:
+        temperature: of the run's soft targets; the ensemble itself has temperature 1.
+        mixtures: by the names in `MIXTURES`.
+        absent: the mixtures that were not measured, with the reason.
+    """
 
     weights: Literal["own", "uniform"] = "own"
     weighting: str | None
     because: str = ""
     mixture: Literal["probabilities", "logits"]
+    temperature: float
     mean_weight: dict[str, float]
+    mixtures: dict[str, TeacherMixture]
+    absent: dict[str, str]
+
+    def with_earlier(self, before: Ensemble) -> Ensemble:
+        """Return this ensemble, with earlier mixtures that can no longer be measured."""
+        kept = {name: before.mixtures[name] for name in self.absent if name in before.mixtures}
+        absent = {name: f"{why} {EARLIER}" if name in kept else why for name, why in self.absent.items()}
+        return self.replaced(mixtures=self.mixtures | kept, absent=absent)
 
 
 class ClassAccuracy(Record):
@@ -81,7 +123,7 @@ class Evaluation(Record):
         left_out: what was not measured, with the reason.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     experiment: str | None
     seed: int
     checkpoint: Literal["best", "last"]
@@ -114,6 +156,8 @@ class Evaluation(Record):
             if getattr(before, subject) != getattr(self, subject):
                 return self
         metrics, left_out, ensemble = dict(self.metrics), dict(self.left_out), self.ensemble
+        if ensemble is not None and before.ensemble is not None:
+            ensemble = ensemble.with_earlier(before.ensemble)
         for whose, reason in self.left_out.items():
             earlier = {name: value for name, value in before.metrics.items() if name.startswith(f"{whose}/")}
             if earlier and whose == "ensemble":

@@ -16,8 +16,9 @@ from amtml_pl import load_run
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.results.evaluation import latency
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, corrupt
-from amtml_pl.results.evaluation.evaluation import corrupted_accuracy, evaluate_student, precision_of
+from amtml_pl.results.evaluation.evaluation import corrupted_accuracy, evaluate_student
 from amtml_pl.results.evaluation.images import other_images, own_images
+from amtml_pl.results.evaluation.logits import precision_of
 from rounding import rounding
 from sealing import seal_again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 BINS = 15
+LEAST = math.log(torch.finfo(torch.float32).tiny)  # in place of the logarithm of a probability of 0
 
 
 @dataclass(frozen=True)

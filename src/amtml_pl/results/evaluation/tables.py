@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.runs.evaluation import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
+from amtml_pl.runs.evaluation import MIXTURES, ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
 from amtml_pl.system.console import console, counted
 
 COLUMNS = {
@@ -35,6 +35,7 @@ def print_evaluation(found: Evaluation, teachers: tuple[str, ...]) -> None:
     if found.corruptions is not None:
         print_corruptions(found.corruptions)
     if found.ensemble is not None:
+        print_mixtures(found, found.ensemble)
         print_ensemble(found.ensemble)
     for name, reason in found.left_out.items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
@@ -68,6 +69,36 @@ def print_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> 
         table.add_section()
     console.print(table)
     console.print(f"  {MEANING}")
+
+
+def print_mixtures(found: Evaluation, about: Ensemble) -> None:
+    """Print the mixtures of the teachers' outputs, and the student for comparison."""
+    title = f"what decides: the teachers' mixtures (acc at temperature {about.temperature:g}, NLL at 1)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("acc", "above equal", "NLL"):
+        table.add_column(name, justify="right", no_wrap=True)
+    equal = about.mixtures["uniform"].acc
+    measured = [(name, about.mixtures[name]) for name in MIXTURES if name in about.mixtures]
+    rows = [(named(name, about), each.acc, each.nll) for name, each in measured]
+    rows.append(("student", found.metrics[f"{found.split}/acc"], found.metric("", "nll")))
+    for name, acc, nll in rows:
+        table.add_row(escape(name), f"{acc:.4f}", f"{acc - equal:+.4f}", "" if nll is None else f"{nll:.4f}")
+    console.print(table)
+    for name, reason in about.absent.items():
+        console.print(f"  {escape(f'left out: {MIXTURES[name]}: {reason}')}")
+
+
+def named(name: str, about: Ensemble) -> str:
+    """Return the row of a mixture: its weighting or its teacher, and whether it reads the labels."""
+    found, notes = about.mixtures[name], []
+    if name == "own":
+        notes.append(str(about.weighting).rpartition(".")[2])
+    if name == "best_single":
+        notes.append(max(found.mean_weight, key=found.mean_weight.__getitem__))
+    if found.reads_labels:
+        notes.append("reads labels")
+    return f"{MIXTURES[name]} ({', '.join(notes)})" if notes else MIXTURES[name]
 
 
 def print_ensemble(about: Ensemble) -> None:
