@@ -59,6 +59,7 @@ def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
     assert made["weights"].shape == (N, M)
     assert 0 <= made["unsure"] < N
     assert made["table"]["val/acc"][made["best"]] == made["run"].record.metrics["val/acc"]
+    assert made["evaluation"].metrics["test/acc"] == made["run"].record.metrics["test/acc"]
     assert torch.equal(made["classes"], made["student"](made["images"]).logits.argmax(dim=1))
     assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
 

@@ -101,14 +101,14 @@ class PairedDifference:
         return cls(n, partial, mean, error, 2 * float(stdtr(n - 1, -abs(mean / error))))
 
     def difference(self) -> str:
-        """Return ``+0.0123 ± 0.0045``, the number of seeds after it if not all; empty without any."""
+        """Return ``+0.0123 ± 0.0045``, with the number of seeds if not all."""
         if self.mean is None:
             return ""
         error = "" if self.error is None else f" ± {self.error:.4f}"
         return f"{self.mean:+.4f}{error}{of_seeds(self.n) if self.partial else ''}"
 
     def probability(self) -> str:
-        """Return the p-value and its number of seeds, or the reason for its absence in brackets."""
+        """Return p and its number of seeds, or the reason for its absence."""
         return f"({self.without_p})" if self.p is None else f"{rounded(self.p)} (n = {self.n})"
 
     def corrected(self) -> str:

@@ -56,7 +56,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_code(text: str) -> str:
-    """Return a text as code within a table's cell; escaped text if it has a backquote."""
+    """Return a text as code in a cell; escaped if it has a backquote."""
     return in_markdown(text) if "`" in text else f"`{one_line(text, {'|': ESCAPES['|']})}`"
 
 

@@ -1,4 +1,4 @@
-"""The table of what the teachers' outputs could give, from the evaluations in the run folders."""
+"""Tabulate what the teachers' outputs could give, from the run folders' evaluations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ EVALUATE = "python -m amtml_pl.evaluate latency=false"
 LEGEND = (
     "Mixtures of the teachers' outputs for the test images, without a student, beside the student of the "
     "best epoch. The accuracy is that of the soft targets at the run's temperature. The negative "
-    "log-likelihood (NLL, in nats) has temperature 1. One weight per teacher and the best single teacher are chosen on the "
-    "validation images. Weights per image are those of the run's own weighting. The last two mixtures read "
-    "the labels, so they show how much there was to win. What is to win, and what was won, is the gain over "
-    "equal weights. ± is the standard deviation over the n seeds."
+    "log-likelihood (NLL, in nats) has temperature 1. One weight per teacher and the best single teacher "
+    "are chosen on the validation images. Weights per image are those of the run's own weighting. The last "
+    "two mixtures read the labels, so they show how much there was to win. What is to win, and what was won, "
+    "is the gain over equal weights. ± is the standard deviation over the n seeds."
 )
 COLUMNS = (
     "group",
@@ -87,7 +87,7 @@ def evaluations_of(group: Group, notes: dict[str, None], missing: list[Run]) -> 
 
 
 def evaluation_of(run: Run) -> Evaluation | None:
-    """Return the evaluation of a run's best epoch on its test images; None if there is none.
+    """Return the evaluation of a run's best epoch; None if missing.
 
     Raises:
         UserError: if the file cannot be read, or is of other images or another run.
@@ -131,7 +131,7 @@ def gains_over(
 
 
 def mean(values: Sequence[float | None], n: int, *, sign: str = "") -> str:
-    """Return mean ± standard deviation of what was measured, with its number if not n; empty for none."""
+    """Return mean ± standard deviation, with the number of values if not n."""
     measured = [value for value in values if value is not None]
     if not measured:
         return ""

@@ -11,7 +11,7 @@ COMMITS_LISTED = 2
 
 
 def commits(group: Group) -> str:
-    """Return the commits of the code, with a ``+`` after one with changes; many are counted."""
+    """Return the commits of the code, ``+`` for changes; count many."""
     states = [run.record.git for run in group.runs]
     found = {f"{git.commit[:7]}{'+' if git.changed else ''}" if git else "unknown" for git in states}
     return ", ".join(sorted(found)) if len(found) <= COMMITS_LISTED else f"{len(found)} commits"

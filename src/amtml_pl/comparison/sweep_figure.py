@@ -148,7 +148,7 @@ def families_of(groups: Sequence[Group], setting: SweptSetting) -> tuple[dict[st
 
 
 def points_of(family: Family, metric: str) -> tuple[dict[float, Estimate], list[str]]:
-    """Return an estimate per value, of teachers per number, and sentences on seeds that are left out.
+    """Return an estimate per value or number of teachers, and notes on seeds left out.
 
     Selections of as many teachers are averaged for each seed, over the seeds that all of them have: the mean
     over unlike seeds would differ by the seeds too.

@@ -1,4 +1,4 @@
-"""Mix the teachers' outputs by a run's own weights, and by weights to compare them with."""
+"""Mix the teachers' outputs by a run's own weights and by others."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def own_weights(
 
 
 def fitted_weights(run: FinishedRun, images: EvaluatedImages) -> dict[str, Float[Tensor, " M"]]:
-    """Return one weight per teacher, and all weight on the best teacher, by the validation images.
+    """Return weights fitted to the validation images: constant ones, and the best teacher's.
 
     Args:
         run: the evaluated run.

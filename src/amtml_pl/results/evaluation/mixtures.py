@@ -43,5 +43,5 @@ def likeliest_teacher(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"
 
 
 def share_any_right(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> float:
-    """Return the share of images on which at least one teacher is right, in [0, 1]."""
+    """Return the share of images on which any teacher is right, in [0, 1]."""
     return float((logits.argmax(dim=2) == labels[:, None]).any(dim=1).double().mean())

@@ -90,7 +90,7 @@ def print_mixtures(found: Evaluation, about: Ensemble) -> None:
 
 
 def named(name: str, about: Ensemble) -> str:
-    """Return the row of a mixture: its weighting or its teacher, and whether it reads the labels."""
+    """Return the name of a mixture, with its weighting or teacher in brackets."""
     found, notes = about.mixtures[name], []
     if name == "own":
         notes.append(str(about.weighting).rpartition(".")[2])
