@@ -157,7 +157,7 @@ class Step:
         mixed: the labels that mixup has blended in; None without mixup.
         feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them separately;
             None means ``weights``.
-        prior: ``(M,)``, the target of a learned weighting's regulariser; None is uniform.
+        prior: ``(B, M)``, the target of a learned weighting's regulariser; None is uniform.
     """
 
     student: ModelOutputs
@@ -168,7 +168,7 @@ class Step:
     weighting_norm: Float[Tensor, ""] | None = None
     mixed: Mixed | None = None
     feature_weights: Float[Tensor, "B M"] | None = None
-    prior: Float[Tensor, " M"] | None = None
+    prior: Float[Tensor, "B M"] | None = None
 
 
 @dataclass(frozen=True)

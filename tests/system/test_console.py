@@ -120,7 +120,8 @@ def test_the_line_of_a_fit_has_all_its_numbers_on_a_narrow_terminal(width, has_b
 def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     """Rich would take the brackets for markup, and the next commands would name another folder."""
     folder = tmp_path / "B[bold]x"
-    accuracies = [*METRICS, "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"]
+    accuracies = [f"{split}/{metric}" for split in ("val", "test") for metric in METRICS]
+    accuracies += ["teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"]
     made = {"metrics": dict.fromkeys(accuracies, 0.5), "files": dict.fromkeys(FILES, "")}
     record = a_run(experiment="try[red]", teachers={"big[blue]": TEACHER}, **made)
     show_summary(record, folder)

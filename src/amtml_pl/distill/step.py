@@ -118,7 +118,7 @@ class DistillModule(StudentModule):
             self.seed_step(stage=1)
             weights = prior = None
             if teachers is not None and self.weighting is not None:
-                weights, prior = self.weighting(student, teachers, labels), self.weighting.prior
+                weights, prior = self.weighting(student, teachers, labels), self.weighting.prior(teachers)
             return Step(
                 student=student,
                 labels=labels,

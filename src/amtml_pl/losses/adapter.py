@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
+from amtml_pl.weighting.held_out import mixture_likelihood_losses
 
 
 class JointAdapterLoss(SoftTargetTerm):
@@ -33,29 +33,6 @@ class JointAdapterLoss(SoftTargetTerm):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
         return soft_target_loss(step.student.logits.detach(), self.soft_targets(step), self.temperature)
-
-
-def mixture_likelihood_losses(
-    logits: Float[Tensor, "B M K"], weights: Float[Tensor, "B M"], labels: Int64[Tensor, " B"]
-) -> Float[Tensor, " B"]:
-    """Return ``-log sum_m w_m softmax(z_m)_y`` per sample, (B,), with gradients for the weights.
-
-    Computed as ``-logsumexp_m(log w_m + log p_my)``: its value and gradient stay exact where every teacher is
-    sure of another class, and ``p_my`` is 0 in floating point. A sample whose label no teacher knows, or only
-    teachers of weight 0, has loss and gradient 0.
-
-    Args:
-        logits: of the teachers, not softened; minus infinity for a class that a teacher does not know.
-        weights: at least 0; rows sum to 1.
-        labels: in [0, K).
-    """
-    B, M, _ = logits.shape
-    log_likelihood = F.log_softmax(logits, dim=2).gather(2, labels.view(B, 1, 1).expand(B, M, 1))[:, :, 0]
-    counts = (log_likelihood > -torch.inf) & (weights > 0)
-    joint = weights.where(counts, 1.0).log() + log_likelihood.where(counts, 0.0)
-    some = counts.any(dim=1)
-    joint = joint.masked_fill(~counts & some[:, None], -torch.inf)
-    return torch.where(some, -joint.logsumexp(dim=1), 0.0)
 
 
 class NllAdapterLoss(LossTerm):
@@ -91,7 +68,7 @@ class AdapterEntropy(LossTerm):
         """Return the batch's mean divergence in nats, at least 0."""
         _, w = require_teachers(step)
         smallest = torch.finfo(w.dtype).tiny  # at 0 the gradient of w log w is not a number
-        log_prior = -math.log(w.shape[1]) if step.prior is None else step.prior.log()
+        log_prior = -math.log(w.shape[1]) if step.prior is None else step.prior.clamp_min(smallest).log()
         return (w * (w.clamp_min(smallest).log() - log_prior)).sum(dim=1).mean()
 
 

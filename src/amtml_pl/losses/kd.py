@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.losses.kd_each import log_known_share
 from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss
 from amtml_pl.losses.standardize import Standardize, standardized, standardized_soft_targets
 from amtml_pl.losses.term import require_teachers
@@ -14,7 +17,10 @@ from amtml_pl.types import Mixture, Step
 class SoftTargetLoss(SoftTargetTerm):
     """Distillation towards the integrated soft targets, which are constants here.
 
-    ``T² · mean_b KL(q_b || softmax(z_b / T))``, see `soft_target_loss`.
+    ``T² · mean_b ( KL(q_b || p_b) + sum_m w_bm log sum_{k in C_m} p_bk )``, with
+    ``p_b = softmax(z_b / T)`` and C_m the classes that teacher m knows; a teacher that knows all adds nothing. Of a class that a teacher
+    never saw, its probability 0 says nothing. The second part removes it from the comparison, so that the
+    gradient is that of `PerTeacherSoftTargetLoss`. See `soft_target_loss`.
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
     targets (``docs/methods/amtml.md``). `amtml_pl.losses.adapter` trains the weighting.
 
@@ -37,10 +43,16 @@ class SoftTargetLoss(SoftTargetTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        if self.standardize == "none":
-            return soft_target_loss(step.student.logits, self.soft_targets(step).detach(), self.temperature)
         teachers, weights = require_teachers(step)
-        targets = standardized_soft_targets(
-            teachers.logits, weights.detach(), self.temperature, self.mixture, self.standardize
-        )
-        return soft_target_loss(standardized(step.student.logits), targets, self.temperature)
+        student, T = step.student.logits, self.temperature
+        known, weights = teachers.logits, weights.detach()
+        if self.standardize == "none":
+            targets = self.soft_targets(step).detach()
+        else:
+            student = standardized(student)
+            targets = standardized_soft_targets(known, weights, T, self.mixture, self.standardize)
+        if self.standardize == "mixture":  # one target, of the classes that any teacher knows
+            known, weights = targets.log()[:, None], torch.ones_like(weights[:, :1])
+        softened = F.log_softmax(student / T, dim=1)[:, None].expand_as(known)
+        shares = (weights * log_known_share(softened, known)).sum(dim=1).mean()
+        return soft_target_loss(student, targets, T) + T**2 * shares

@@ -17,6 +17,18 @@ from amtml_pl.weighting.scheme import positive_temperature
 Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 
 
+def log_known_share(student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]) -> Float[Tensor, ...]:
+    """Return ``log sum_k p_sk`` over the classes that a teacher knows; exactly 0 if it knows all.
+
+    Args:
+        student: log-probabilities, with gradients.
+        teacher: logits or log-probabilities, minus infinity for a class that it does not know.
+    """
+    known = teacher > -torch.inf
+    share = student.masked_fill(~known, -torch.inf).logsumexp(dim=-1)
+    return torch.where(known.all(dim=-1), 0.0, share)
+
+
 def known_divergence(student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]) -> Float[Tensor, ...]:
     """Return ``KL(p_m || p_s)``, p_s renormalised among the classes that the teacher knows.
 
@@ -26,10 +38,8 @@ def known_divergence(student: Float[Tensor, "... K"], teacher: Float[Tensor, "..
         student: log-probabilities, with gradients.
         teacher: log-probabilities, minus infinity for a class that it does not know.
     """
-    known = teacher > -torch.inf
     divergence = F.kl_div(student, teacher, reduction="none", log_target=True)
-    share = student.masked_fill(~known, -torch.inf).logsumexp(dim=-1)
-    return torch.where(known, divergence, 0.0).sum(dim=-1) + torch.where(known.all(dim=-1), 0.0, share)
+    return torch.where(teacher > -torch.inf, divergence, 0.0).sum(dim=-1) + log_known_share(student, teacher)
 
 
 def soft_target_losses(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
-from amtml_pl.weighting.held_out import held_out_weights
+from amtml_pl.weighting.gate import Gate
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -18,11 +18,11 @@ def latent_factor_weights(
     beta: Float[Tensor, "B D"],
     theta: Float[Tensor, "M D"],
     mixing: Float[Tensor, " D"],
-    prior: Float[Tensor, " M"] | None = None,
+    prior: Float[Tensor, "B M"] | None = None,
 ) -> Float[Tensor, "B M"]:
     """Return adapter weights (B, M): a softmax over latent-factor scores.
 
-    ``w_b = softmax_m( log prior_m + sum_d beta_bd · theta_md · W_d )``.
+    ``w_b = softmax_m( log prior_bm + sum_d beta_bd · theta_md · W_d )``.
     After Liu, Zhang and Wang, Neurocomputing 415 (2020), Fig. 2, and the authors' code.
 
     Args:
@@ -45,19 +45,18 @@ class AdaptiveWeighting(Weighting):
 
     Args:
         tap: the student's last feature map, as a dotted module path.
-        prior: ``uniform``, the paper's; ``held_out`` takes the constant weights that predict the labels of
-            the validation split best, see `amtml_pl.weighting.held_out` (an extension).
+        prior: ``uniform``, the paper's; ``gate`` takes weights per sample, which a `Gate` computes from the
+            teachers' outputs. It is fitted to the labels of the validation split (an extension).
         lr: learning rate of the adapter; None takes the student's.
     """
 
     depends_on_order = True
-    held_out: Tensor
 
-    def __init__(self, tap: str, prior: Literal["uniform", "held_out"], lr: float | None) -> None:
+    def __init__(self, tap: str, prior: Literal["uniform", "gate"], lr: float | None) -> None:
         super().__init__()
         self.tap = tap
         self.lr = lr
-        self.needs_held_out = prior == "held_out"
+        self.needs_held_out = prior == "gate"
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the path of the student's last feature map."""
@@ -69,19 +68,17 @@ class AdaptiveWeighting(Weighting):
         self.theta = nn.Parameter(torch.randn(M, D) / D**0.5)
         self.mixing = nn.Parameter(torch.randn(D))
         if self.needs_held_out:
-            self.register_buffer("held_out", torch.full((M,), 1 / M))
-
-    @property
-    def prior(self) -> Float[Tensor, " M"] | None:
-        """Weights of the teachers as a whole, (M,); None means uniform."""
-        return self.held_out if self.needs_held_out else None
+            self.gate = Gate(M, shapes.classes)
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Fit the prior to validation logits (N, M, K) and labels (N,)."""
-        if self.needs_held_out:
-            self.held_out.copy_(held_out_weights(logits, labels))
+        self.gate.fit(logits, labels)
+
+    def prior(self, teachers: TeacherOutputs) -> TeacherWeights | None:
+        """Return the weights (B, M) for a score of 0; None means uniform."""
+        return self.gate(teachers.logits) if self.needs_held_out else None
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         beta = student.features[self.tap].detach().amax(dim=(2, 3)) / self.mixing.numel() ** 0.5
-        return latent_factor_weights(beta, self.theta, self.mixing, self.prior)
+        return latent_factor_weights(beta, self.theta, self.mixing, self.prior(teachers))

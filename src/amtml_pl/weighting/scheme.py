@@ -34,7 +34,7 @@ class Weighting(nn.Module):
     needs_held_out: bool = False
     needs_accuracy: bool = False
     lr: float | None = None
-    depends_on_order: ClassVar[bool] = False
+    depends_on_order: bool = False
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the student's features that the scheme reads, as dotted module paths."""
@@ -43,9 +43,8 @@ class Weighting(nn.Module):
     def build(self, shapes: TensorShapes) -> None:
         """Create the learned parameters, once, before the optimiser gets them."""
 
-    @property
-    def prior(self) -> Float[Tensor, " M"] | None:
-        """Weights (M,) that learned weights are drawn to; None means uniform."""
+    def prior(self, teachers: TeacherOutputs) -> TeacherWeights | None:
+        """Return weights (B, M) that learned weights are drawn to; None means uniform."""
         return None
 
     @property
