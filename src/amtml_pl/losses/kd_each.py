@@ -18,7 +18,7 @@ Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 
 
 def log_known_share(student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]) -> Float[Tensor, ...]:
-    """Return ``log sum_k p_sk`` over the classes that a teacher knows; exactly 0 if it knows all.
+    """Return ``log sum_k p_sk`` over a teacher's classes; 0 for all.
 
     Args:
         student: log-probabilities, with gradients.

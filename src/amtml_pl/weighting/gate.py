@@ -16,7 +16,7 @@ STEPS = 200
 
 
 def gate_inputs(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B D"]:
-    """Return what the gate reads of the teachers: per teacher its logits and their logsumexp, D = M (K + 1).
+    """Return the teachers' logits and logsumexp, (B, D) with D = M (K + 1).
 
     The logsumexp is the negative energy of an image, lower for images unlike those that a teacher was trained
     on (Liu et al., arXiv:2010.03759). The logit of a class that a teacher does not know counts as 0.
@@ -26,9 +26,10 @@ def gate_inputs(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B D"]:
 
 
 class Gate(nn.Module):
-    """Linear gating network of a mixture of the teachers (Jacobs et al., 1991); its parameters are buffers.
+    """Linear gating network of a mixture of the teachers.
 
-    ``w = softmax_m(A x + a)`` with x the standardised `gate_inputs`. Before `fit`, the weights are uniform.
+    ``w = softmax_m(A x + a)`` with x the standardised `gate_inputs` (Jacobs et al., Neural Computation 1991). Its
+    parameters are buffers. Before `fit`, the weights are uniform.
 
     Args:
         teachers: M.
@@ -88,9 +89,9 @@ class Gate(nn.Module):
 
 
 class GatedWeighting(Weighting):
-    """Weights by a `Gate` that reads the teachers' outputs, fitted to the validation labels (an extension).
+    """Weights by a `Gate` that is fitted to the validation labels.
 
-    The student is not read. The weights do not read the labels of the images that the student learns from.
+    An extension. The student is not read. The weights do not read the labels of the images that the student learns from.
     """
 
     needs_held_out = depends_on_order = True

@@ -15,7 +15,7 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 def best_teacher_by_class(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> Int64[Tensor, " K"]:
-    """Return, per class, the teacher that classifies most held-out images of it correctly, (K,).
+    """Return per class the most accurate teacher on held-out images, (K,).
 
     Of equally accurate teachers, the one with the higher mean probability of the class is taken.
 
@@ -32,7 +32,7 @@ def best_teacher_by_class(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, 
 
 
 def likeliest_teacher(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[Tensor, "B M"]:
-    """Return weight 1 for the teacher that gives the label the highest probability, (B, M).
+    """Return one-hot weights (B, M) of the teachers likeliest to be right.
 
     Uniform weights where no teacher knows the label.
     """
@@ -67,7 +67,7 @@ class RoutedWeighting(Weighting):
             self.register_buffer("best", torch.zeros(shapes.classes, dtype=torch.int64))
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Find the best teacher of each class by validation logits (N, M, K) and labels (N,)."""
+        """Find the best teachers by validation logits (N, M, K) and labels (N,)."""
         self.best.copy_(best_teacher_by_class(logits, labels))
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
