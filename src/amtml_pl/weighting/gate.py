@@ -28,8 +28,8 @@ def gate_inputs(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B D"]:
 class Gate(nn.Module):
     """Linear gating network of a mixture of the teachers.
 
-    ``w = softmax_m(A x + a)`` with x the standardised `gate_inputs` (Jacobs et al., Neural Computation 1991). Its
-    parameters are buffers. Before `fit`, the weights are uniform.
+    ``w = softmax_m(A x + a)`` with x the standardised `gate_inputs` (Jacobs et al., Neural Computation 1991).
+    Its parameters are buffers. Before `fit`, the weights are uniform.
 
     Args:
         teachers: M.
@@ -91,7 +91,7 @@ class Gate(nn.Module):
 class GatedWeighting(Weighting):
     """Weights by a `Gate` that is fitted to the validation labels.
 
-    An extension. The student is not read. The weights do not read the labels of the images that the student learns from.
+    An extension. Neither the student nor the labels of the student's images are read.
     """
 
     needs_held_out = depends_on_order = True
