@@ -20,8 +20,8 @@ class SoftTargetLoss(SoftTargetTerm):
     ``T² · mean_b ( KL(q_b || p_b) + sum_m w_bm log sum_{k in C_m} p_bk )``, with
     ``p_b = softmax(z_b / T)`` and C_m the classes that teacher m knows; see `soft_target_loss`. A teacher
     that knows all classes adds nothing to the second part. For any other, it removes the classes outside C_m
-    from the comparison: their probability 0 in q says nothing about the image. The gradient is that of
-    `PerTeacherSoftTargetLoss`.
+    from the comparison: their probability 0 in q says nothing about the image. Without
+    standardisation, the gradient is that of `PerTeacherSoftTargetLoss`.
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
     targets (``docs/methods/amtml.md``). `amtml_pl.losses.adapter` trains the weighting.
 

@@ -19,7 +19,7 @@ class TeacherStores:
     hints: Mapping[str, TensorStore]
     load: Callable[[], Teacher]
     facts: Callable[[Teacher], ExaminedTeacher]
-    summed: tuple[str, ...] = ()  # the hints whose statistics a build collects
+    summed: tuple[str, ...] = ()  # the hints whose stored rows a build sums
 
     @property
     def stores(self) -> dict[str, TensorStore]:
