@@ -145,7 +145,7 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch and its validation accuracy; without validation, its training accuracy."""
         if trainer.is_global_zero:
-            measured = {**pl_module.means.so_far(), **trainer.callback_metrics}
+            measured = {**trainer.callback_metrics, **pl_module.means.so_far()}
             name = "val/acc" if "val/acc" in measured else "train/acc"
             epoch, accuracy = trainer.current_epoch + 1, float(measured[name])
             console.print(f"epoch {epoch}/{trainer.max_epochs}: {name} {accuracy:.4f}")
