@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, NllAdapterLoss, mixture_likelihood_losses
+from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, NllAdapterLoss
+from amtml_pl.weighting.likelihood import mixture_likelihood_losses
 from steps import make_step, with_gaps
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from amtml_pl.types import TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.gate import RIDGE, Gate, GatedWeighting, gate_inputs
-from amtml_pl.weighting.held_out import held_out_weights, mixture_likelihood_losses
+from amtml_pl.weighting.held_out import held_out_weights
+from amtml_pl.weighting.likelihood import mixture_likelihood_losses
 from steps import make_step
 from weighting.schemes import held_out, weigh
 

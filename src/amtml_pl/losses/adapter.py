@@ -12,7 +12,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
-from amtml_pl.weighting.held_out import mixture_likelihood_losses
+from amtml_pl.weighting.likelihood import mixture_likelihood_losses
 
 
 class JointAdapterLoss(SoftTargetTerm):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.known_classes import knows_label
+from amtml_pl.weighting.likelihood import log_likelihoods
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -29,10 +30,9 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[
     B, M, _ = logits.shape
     if M == 1:
         return logits.new_ones(B, 1)
-    chosen = labels.view(B, 1, 1).expand(B, M, 1)
     knows = knows_label(logits, labels)
     count = knows.sum(dim=1, keepdim=True)
-    losses = -F.log_softmax(logits, dim=2).gather(2, chosen)[:, :, 0]
+    losses = -log_likelihoods(logits, labels)
     compared = losses.masked_fill(~knows, -torch.inf).where(count > 0, 0.0)
     weights = (1 - F.softmax(compared, dim=1)) / (M - 1)
     # For some teachers only: their own number takes the place of M.

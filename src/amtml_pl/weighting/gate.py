@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
-from amtml_pl.weighting.held_out import mixture_likelihood_losses
+from amtml_pl.weighting.likelihood import mixture_likelihood_losses
 from amtml_pl.weighting.scheme import Weighting
 
 RIDGE = 0.01  # chosen by the likelihood of test images in three studies, docs/negative-results.md

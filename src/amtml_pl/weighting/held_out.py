@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
+from amtml_pl.weighting.likelihood import log_likelihoods
 from amtml_pl.weighting.scheme import Weighting
 
 LARGEST_DECREMENT = 1e-9
@@ -30,9 +30,8 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
         logits: of the teachers, not softened.
         labels: in [0, K).
     """
-    N, M, _ = logits.shape
-    log_likelihood = F.log_softmax(logits.double(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))
-    log_likelihood = log_likelihood[:, :, 0]
+    log_likelihood = log_likelihoods(logits.double(), labels)
+    M = log_likelihood.shape[1]
     best = log_likelihood.amax(dim=1, keepdim=True)
     likelihood = (log_likelihood - best)[best[:, 0] > -torch.inf].exp()  # no row is 0
     weights = likelihood.new_full((M,), 1 / M)
@@ -46,29 +45,6 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
             break
         weights = weights - step / (1 + decrement)  # stays above 0
     return weights.to(logits.dtype)
-
-
-def mixture_likelihood_losses(
-    logits: Float[Tensor, "B M K"], weights: Float[Tensor, "B M"], labels: Int64[Tensor, " B"]
-) -> Float[Tensor, " B"]:
-    """Return ``-log sum_m w_m softmax(z_m)_y`` per sample, (B,), with gradients for the weights.
-
-    Computed as ``-logsumexp_m(log w_m + log p_my)``: its value and gradient stay exact where every teacher is
-    sure of another class, and ``p_my`` is 0 in floating point. A sample whose label no teacher knows, or only
-    teachers of weight 0, has loss and gradient 0.
-
-    Args:
-        logits: of the teachers, not softened; minus infinity for a class that a teacher does not know.
-        weights: at least 0; rows sum to 1.
-        labels: in [0, K).
-    """
-    B, M, _ = logits.shape
-    log_likelihood = F.log_softmax(logits, dim=2).gather(2, labels.view(B, 1, 1).expand(B, M, 1))[:, :, 0]
-    counts = (log_likelihood > -torch.inf) & (weights > 0)
-    joint = weights.where(counts, 1.0).log() + log_likelihood.where(counts, 0.0)
-    some = counts.any(dim=1)
-    joint = joint.masked_fill(~counts & some[:, None], -torch.inf)
-    return torch.where(some, -joint.logsumexp(dim=1), 0.0)
 
 
 class HeldOutWeighting(Weighting):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.known_classes import knows_label
+from amtml_pl.weighting.likelihood import log_likelihoods
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -23,10 +24,10 @@ def best_teacher_by_class(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, 
         logits: of the teachers, not softened.
         labels: in [0, K).
     """
-    N, M, K = logits.shape
+    N, _, K = logits.shape
     members = F.one_hot(labels, K).double()
     right = (logits.argmax(dim=2) == labels[:, None]).double()
-    likelihood = F.softmax(logits.double(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))[:, :, 0]
+    likelihood = log_likelihoods(logits.double(), labels).exp()
     # The mean probability is below 1, so that divided by N + 1 it is smaller than one image.
     return (right + likelihood / (N + 1)).T.matmul(members).argmax(dim=0)
 
@@ -36,9 +37,8 @@ def likeliest_teacher(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[T
 
     Uniform weights where no teacher knows the label.
     """
-    B, M, _ = logits.shape
-    chosen = labels.view(B, 1, 1).expand(B, M, 1)
-    best = F.log_softmax(logits, dim=2).gather(2, chosen)[:, :, 0].argmax(dim=1)
+    M = logits.shape[1]
+    best = log_likelihoods(logits, labels).argmax(dim=1)
     some = knows_label(logits, labels).any(dim=1, keepdim=True)
     return torch.where(some, F.one_hot(best, M).to(logits), 1 / M)
 

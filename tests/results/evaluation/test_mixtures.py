@@ -14,9 +14,10 @@ from amtml_pl import load_run
 from amtml_pl.evaluate import main
 from amtml_pl.results.evaluation.evaluation import evaluate_student
 from amtml_pl.results.evaluation.images import own_images
-from amtml_pl.results.evaluation.mixtures import likeliest_teacher, mixture_quality, share_any_right
+from amtml_pl.results.evaluation.mixtures import mixture_quality, share_any_right
 from amtml_pl.runs.evaluation import MIXTURES, Evaluation
 from amtml_pl.system.records import read_record
+from amtml_pl.weighting.routed import likeliest_teacher
 from sealing import seal_again
 
 pytestmark = pytest.mark.numbers

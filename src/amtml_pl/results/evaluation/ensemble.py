@@ -15,12 +15,13 @@ from amtml_pl.losses.term import mixture_of_targets
 from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.images import EvaluatedImages, own_images
 from amtml_pl.results.evaluation.logits import device_of, teacher_logits
-from amtml_pl.results.evaluation.mixtures import likeliest_teacher, mixture_quality, share_any_right
+from amtml_pl.results.evaluation.mixtures import mixture_quality, share_any_right
 from amtml_pl.results.evaluation.quality import ensemble
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.runs.evaluation import Ensemble, TeacherMixture
 from amtml_pl.types import Mixture, TeacherOutputs
 from amtml_pl.weighting.held_out import held_out_weights
+from amtml_pl.weighting.routed import likeliest_teacher
 
 
 def mixed_teachers(
@@ -35,7 +36,7 @@ def mixed_teachers(
     """
     logits, names = torch.stack([*teachers.values()], dim=1), run.teacher_names
     uniform = torch.full(logits.shape[:2], 1 / len(names))
-    weights, absent = {"uniform": uniform, "likeliest": likeliest_teacher(logits, images.labels)}, {}
+    weights, absent = {"uniform": uniform, "likeliest": likeliest_teacher(logits.float(), images.labels)}, {}
     because, reads_labels = "", {"likeliest", "any_right"}
     try:
         weights["own"], reads = own_weights(run, images, checkpoint, logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -33,13 +32,6 @@ def mixture_quality(
     targets = ensemble(logits.float() / temperature, weights, mixture)
     log_p = ensemble(logits, weights, mixture).gather(1, labels[:, None]).clamp_min(LEAST)
     return float((targets.argmax(dim=1) == labels).double().mean()), float(-log_p.double().mean())
-
-
-def likeliest_teacher(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> Float[Tensor, "N M"]:
-    """Return all weight on the teacher that gives the label the largest probability; one-hot rows."""
-    N, M, _ = logits.shape
-    log_p = F.log_softmax(logits.float(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))[:, :, 0]
-    return F.one_hot(log_p.argmax(dim=1), M).to(log_p)
 
 
 def share_any_right(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> float:
