@@ -30,7 +30,7 @@ def disjoint_splits(
     """Return training, validation and, if packed, test images; a function of the arguments.
 
     Every class keeps a training image. A class of two images or more has a validation image, too, unless
-    there is no validation split.
+    ``val_size`` is 0.
 
     Args:
         packed: its validation split is used if it has one, else a stratified part of its training split.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -78,10 +78,9 @@ class RelationalLogitLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        teachers, weights = require_teachers(step)
-        logits = step.student.logits
-        total = logits.new_zeros(())
-        for m in range(len(teachers.names)):
-            inter, intra = relation_losses(logits, teachers.logits[:, m], self.temperature)
-            total = total + (weights[:, m].detach() * (self.beta * inter + self.gamma * intra)).mean()
-        return total
+
+        def loss(student: Tensor, teacher: Tensor) -> Tensor:
+            inter, intra = relation_losses(student, teacher, self.temperature)
+            return self.beta * inter + self.gamma * intra
+
+        return weighted_over_teachers(step, loss)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amtml_pl.losses.kd_each import known_divergence
 from amtml_pl.losses.standardize import standardized_pair
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -85,14 +85,12 @@ class DecoupledLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        teachers, weights = require_teachers(step)
-        logits = step.student.logits
-        total = logits.new_zeros(())
-        for m in range(len(teachers.names)):
-            pair = logits, teachers.logits[:, m]
-            pair = standardized_pair(*pair) if self.standardize else pair
-            parts = decoupled_losses(*pair, step.labels, self.temperature)
-            loss = self.alpha * parts[0] + self.beta * parts[1]
-            total = total + (weights[:, m].detach() * loss).mean()
+
+        def loss(student: Tensor, teacher: Tensor) -> Tensor:
+            if self.standardize:
+                student, teacher = standardized_pair(student, teacher)
+            target, rest = decoupled_losses(student, teacher, step.labels, self.temperature)
+            return self.alpha * target + self.beta * rest
+
         ramp = 1.0 if self.warmup_epochs <= 0 else min((step.epoch + 1) / self.warmup_epochs, 1.0)
-        return ramp * total
+        return ramp * weighted_over_teachers(step, loss)

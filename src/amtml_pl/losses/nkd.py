@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -69,10 +69,9 @@ class NormalizedLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        teachers, weights = require_teachers(step)
-        logits = step.student.logits
-        total = logits.new_zeros(())
-        for m in range(len(teachers.names)):
-            target, rest = normalized_losses(logits, teachers.logits[:, m], step.labels, self.temperature)
-            total = total + (weights[:, m].detach() * (target + self.gamma * rest)).mean()
-        return total
+
+        def loss(student: Tensor, teacher: Tensor) -> Tensor:
+            target, rest = normalized_losses(student, teacher, step.labels, self.temperature)
+            return target + self.gamma * rest
+
+        return weighted_over_teachers(step, loss)

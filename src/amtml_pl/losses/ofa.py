@@ -59,7 +59,7 @@ class OneForAllLoss(LossTerm):
         eps: exponent of the target, above 0; 1 leaves the teacher's probabilities as they are.
 
     Raises:
-        UserError: if there is no stage, or ``eps`` is not above 0.
+        UserError: if ``stages`` is empty, or ``eps`` is not above 0.
     """
 
     needs_teachers = learns = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -106,6 +107,18 @@ def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
             fix="select teachers such as 'teacher=[resnet32,resnet56]', or use only 'loss=[ce]'",
         )
     return step.teachers, step.weights
+
+
+def weighted_over_teachers(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, ""]:
+    """Return ``mean_b sum_m w_bm l_bm`` for a loss of one teacher; the weights are constants.
+
+    Args:
+        step: with teachers and weights.
+        loss: from the student's logits (B, K) and one teacher's (B, K) to a loss per sample, (B,).
+    """
+    teachers, weights = require_teachers(step)
+    losses = [loss(step.student.logits, own) for own in teachers.logits.unbind(dim=1)]
+    return (weights.detach() * torch.stack(losses, dim=1)).sum(dim=1).mean()
 
 
 def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: int | None = None) -> None:
