@@ -10,7 +10,7 @@ from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.balanced import BalancedLoss, kept_teachers, matching_losses
-from amtml_pl.losses.standardise import Standardiser
+from amtml_pl.losses.map_scaling import MapScaling
 from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.types import OfferedFeatures
 from golden_steps import assert_golden, golden_term
@@ -20,7 +20,7 @@ OFFERED = dict.fromkeys("abc", OfferedFeatures("layer3"))
 
 
 def standardised(maps, kind):
-    made = Standardiser(maps.shape[1], kind).to(maps)
+    made = MapScaling(maps.shape[1], kind).to(maps)
     made.set_statistics(HintStatistics.of(maps))
     return made(maps)
 
@@ -62,7 +62,7 @@ def test_the_term_draws_its_numbers_from_the_seeded_generator(golden, monkeypatc
 @pytest.mark.parametrize("kind", ["per_channel", "phi_s"])
 @pytest.mark.parametrize("drop", [0.0, 0.5, 1.0])
 def test_the_loss_equals_a_loop_over_samples_teachers_and_positions(kind, drop):
-    term, step = built(BalancedLoss("layer3", standardise=kind, drop=drop), dtype=torch.float64)
+    term, step = built(BalancedLoss("layer3", scaling=kind, drop=drop), dtype=torch.float64)
     rates, chosen = [], []
     torch.manual_seed(5)
     drawn = torch.rand(6, 3)
@@ -117,7 +117,7 @@ def test_half_of_the_other_teachers_are_dropped():
 @given(shift=st.floats(-50, 50), scale=st.floats(0.01, 100))
 @settings(max_examples=15)
 def test_the_loss_does_not_depend_on_a_teachers_mean_and_scale(kind, shift, scale):
-    term, step = built(BalancedLoss("layer3", standardise=kind, drop=0.0), dtype=torch.float64)
+    term, step = built(BalancedLoss("layer3", scaling=kind, drop=0.0), dtype=torch.float64)
     before = term(step)
     hints = step.teachers.hints
     hints["t1/layer3"].mul_(scale).add_(shift)

@@ -30,15 +30,11 @@ def buffers_of(found):
 
 @pytest.mark.parametrize("kind", ["per_channel", "phi_s"])
 def test_the_maps_of_all_views_of_a_run_have_mean_zero_and_variance_one(configure, tmp_path, kind):
-    found = made(
-        configure, tmp_path, "data.views=2", f"loss.balanced.standardise={kind}", "cache.hints=float32"
-    )
+    found = made(configure, tmp_path, "data.views=2", f"loss.balanced.scaling={kind}", "cache.hints=float32")
     assert found.cache.missing() == []
-    for teacher, standardiser in zip(
-        found.cache.teachers, found.module.terms["balanced"].standardisers, strict=True
-    ):
+    for teacher, scaling in zip(found.cache.teachers, found.module.terms["balanced"].scalings, strict=True):
         [store] = teacher.hints.values()
-        maps = standardiser(torch.cat([store.open(view).whole() for view in found.cache.views]))
+        maps = scaling(torch.cat([store.open(view).whole() for view in found.cache.views]))
         variance, mean = torch.var_mean(maps.double(), dim=(0, 2, 3), correction=0)
         varies = variance > 0.5
         assert varies.any()
@@ -52,7 +48,7 @@ def test_they_do_not_depend_on_views_that_other_runs_have_built(configure, tmp_p
     first = buffers_of(made(configure, tmp_path, own))
     wider = buffers_of(made(configure, tmp_path, "data.views=3", "trainer.max_epochs=3"))
     assert_bitwise_equal(buffers_of(made(configure, tmp_path, own)), first)
-    assert not torch.equal(*(found["standardisers.0.mean"] for found in (first, wider)))
+    assert not torch.equal(*(found["scalings.0.mean"] for found in (first, wider)))
 
 
 def test_outputs_that_are_cached_without_statistics_are_summed_later(configure, tmp_path):
@@ -78,7 +74,7 @@ def test_an_interrupted_run_drops_the_same_teachers_and_ends_with_the_same_bits(
     assert again.metrics == whole.metrics
     assert_bitwise_equal(weights(second), weights(first))
     kept = torch.load(second.last_checkpoint, weights_only=True)["state_dict"]
-    assert torch.isfinite(kept["terms.balanced.standardisers.0.transform"]).all()
+    assert torch.isfinite(kept["terms.balanced.scalings.0.transform"]).all()
 
 
 def test_hints_alone_teach_and_the_doctor_finds_nothing(configure, tmp_path, monkeypatch):

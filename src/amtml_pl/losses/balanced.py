@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.standardise import Standardisation, Standardiser
+from amtml_pl.losses.map_scaling import MapScaling, Scaling
 from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
 from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.models.pooling import pool
@@ -63,7 +63,7 @@ class BalancedLoss(LossTerm):
 
     Args:
         hint: the student's last map, as a dotted module path.
-        standardise: how the teachers' maps are standardised: ``per_channel`` by mean and deviation of each
+        scaling: how the teachers' maps are standardised: ``per_channel`` by mean and deviation of each
             channel, ``phi_s`` by one rotation and one scale per teacher.
         drop: probability with which a sample drops each teacher but the one with the highest loss, in [0, 1].
     """
@@ -71,16 +71,16 @@ class BalancedLoss(LossTerm):
     needs_teachers = learns = depends_on_order = True
     reads_logits = False
 
-    def __init__(self, hint: str, standardise: Standardisation = "per_channel", drop: float = 0.5) -> None:
+    def __init__(self, hint: str, scaling: Scaling = "per_channel", drop: float = 0.5) -> None:
         super().__init__()
         if not 0 <= drop <= 1:
             raise UserError(
                 f"loss.balanced.drop is out of range (got {drop}, expected 0 to 1).",
                 fix="set loss.balanced.drop=0.5",
             )
-        self.hint, self.kind, self.drop = hint, standardise, drop
+        self.hint, self.kind, self.drop = hint, scaling, drop
         self.names: tuple[str, ...] = ()
-        self.projections, self.standardisers = nn.ModuleList(), nn.ModuleList()
+        self.projections, self.scalings = nn.ModuleList(), nn.ModuleList()
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the path of the one map that is read."""
@@ -97,28 +97,28 @@ class BalancedLoss(LossTerm):
 
     def set_hint_statistics(self, statistics: Mapping[str, HintStatistics]) -> None:
         """Take the statistics of the hints, before the fit begins."""
-        for name, standardiser in zip(self.names, self.standardisers, strict=True):
-            cast("Standardiser", standardiser).set_statistics(statistics[name])
+        for name, scaling in zip(self.names, self.scalings, strict=True):
+            cast("MapScaling", scaling).set_statistics(statistics[name])
 
     def build(self, shapes: TensorShapes) -> None:
-        """Create one projection and one standardiser per teacher."""
+        """Create one projection and one scaling per teacher."""
         self.names = self.hints(shapes.offered)
         source = shapes.student[self.hint][0]
         for name in self.names:
             channels = shapes.hints[name][0]
             self.projections.append(nn.Conv2d(source, channels, kernel_size=1))
-            self.standardisers.append(Standardiser(channels, self.kind))
+            self.scalings.append(MapScaling(channels, self.kind))
 
     def losses(self, step: Step) -> Float[Tensor, "B M"]:
         """Return the loss of every sample and teacher, (B, M)."""
         teachers, _ = require_teachers(step)
         feature = step.student.features[self.hint]
         maps = [teachers.hints[name] for name in self.names]
-        projections, standardisers = (
-            cast("Iterable[nn.Module]", modules) for modules in (self.projections, self.standardisers)
+        projections, scalings = (
+            cast("Iterable[nn.Module]", modules) for modules in (self.projections, self.scalings)
         )
         projected = [p(pool(feature, *m.shape[2:])) for p, m in zip(projections, maps, strict=True)]
-        return matching_losses(projected, [s(m) for s, m in zip(standardisers, maps, strict=True)])
+        return matching_losses(projected, [s(m) for s, m in zip(scalings, maps, strict=True)])
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from amtml_pl.losses.standardise import Standardiser
+from amtml_pl.losses.map_scaling import MapScaling
 from amtml_pl.models.hint_statistics import HintStatistics
 
 KINDS = ("per_channel", "phi_s")
@@ -17,7 +17,7 @@ def maps_of(C, B=20, seed=0):
 
 
 def standardised(maps, kind):
-    made = Standardiser(maps.shape[1], kind).to(maps)
+    made = MapScaling(maps.shape[1], kind).to(maps)
     made.set_statistics(HintStatistics.of(maps))
     return made(maps)
 
@@ -54,12 +54,12 @@ def test_a_channel_that_does_not_vary_becomes_zero_beside_others():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_maps_are_not_a_number_before_there_are_statistics(kind):
-    assert Standardiser(3, kind)(torch.ones(2, 3, 1, 1)).isnan().all()
+    assert MapScaling(3, kind)(torch.ones(2, 3, 1, 1)).isnan().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_keeps_the_statistics(kind):
-    made, restored = Standardiser(5, kind).double(), Standardiser(5, kind).double()
+    made, restored = MapScaling(5, kind).double(), MapScaling(5, kind).double()
     made.set_statistics(HintStatistics.of(maps_of(5)))
     restored.load_state_dict(made.state_dict())
     assert torch.equal(restored(maps_of(5, seed=1)), made(maps_of(5, seed=1)))

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from amtml_pl.losses.phi_s import phi_s_matrix
 from amtml_pl.models.hint_statistics import HintStatistics
 
-Standardisation: TypeAlias = Literal["per_channel", "phi_s"]
+Scaling: TypeAlias = Literal["per_channel", "phi_s"]
 CONSTANT = 1e-6  # a smaller deviation, as a share of the root mean square, is rounding
 
 
-def transform_of(statistics: HintStatistics, kind: Standardisation) -> Float[Tensor, "C ..."]:
+def transform_of(statistics: HintStatistics, kind: Scaling) -> Float[Tensor, "C ..."]:
     """Return what centred maps are multiplied by: a scale per channel, or a matrix.
 
     Channels that do not vary become 0; PHI-S does this only if none varies.
@@ -31,7 +31,7 @@ def transform_of(statistics: HintStatistics, kind: Standardisation) -> Float[Ten
     return torch.where(variances > CONSTANT**2 * squares, variances.rsqrt(), 0.0)
 
 
-class Standardiser(nn.Module):
+class MapScaling(nn.Module):
     """Centre and transform maps; the statistics are buffers, so that a checkpoint keeps them.
 
     Args:
@@ -42,9 +42,9 @@ class Standardiser(nn.Module):
     mean: Tensor
     transform: Tensor
 
-    def __init__(self, channels: int, kind: Standardisation) -> None:
+    def __init__(self, channels: int, kind: Scaling) -> None:
         super().__init__()
-        self.kind: Standardisation = kind
+        self.kind: Scaling = kind
         shape = (channels,) if kind == "per_channel" else (channels, channels)
         # Not a number until `set_statistics`: maps that are not standardised must not train a student.
         self.register_buffer("mean", torch.full((channels,), torch.nan))
