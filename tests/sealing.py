@@ -2,6 +2,9 @@
 
 import json
 
+import torch
+from omegaconf import OmegaConf
+
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.records import sealed
 
@@ -19,3 +22,16 @@ def change_record(folder, **changes):
 def seal_again(folder):
     """Lets a record fit the files as they are now."""
     change_record(folder, files=RunFolder(folder).seal())
+
+
+def replace_part(folder, node, value):
+    """Gives a run another part in its configuration, and no state of a weighting."""
+    config = OmegaConf.load(folder / "config.yaml")
+    config[node] = value
+    OmegaConf.save(config, folder / "config.yaml")
+    file = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
+    torch.save(checkpoint, file)
+    seal_again(folder)

@@ -4,8 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
-from omegaconf import OmegaConf
 
 from amtml_pl.evaluate import main
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS
@@ -13,7 +11,7 @@ from amtml_pl.results.run import load_run
 from amtml_pl.teachers.live import weights_digest
 from archives import write_image_folder
 from rounding import images_of, rounding, undecided
-from sealing import seal_again, write_record
+from sealing import replace_part, write_record
 
 DIGITS = tuple(map(str, range(10)))
 
@@ -146,15 +144,8 @@ def test_without_teachers_the_student_is_measured_and_the_rest_is_listed(moved, 
 
 def test_an_ensemble_without_usable_weights_is_uniform(moved, evaluate):
     """The checkpoint has no state of a weighting, as after a run with a fixed one."""
-    config = OmegaConf.load(moved / "config.yaml")
-    config.weighting = {"_target_": "amtml_pl.weighting.confidence.ConfidenceWeighting"}
-    OmegaConf.save(config, moved / "config.yaml")
-    file = moved / "checkpoints" / "best.ckpt"
-    checkpoint = torch.load(file, weights_only=True)
-    state = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
-    torch.save(checkpoint, file)
-    seal_again(moved)
+    confidence = {"_target_": "amtml_pl.weighting.confidence.ConfidenceWeighting"}
+    replace_part(moved, "weighting", confidence)
     printed = evaluate(f"run={moved}")
     about = written(moved)["ensemble"]
     assert about["weights"] == "uniform"

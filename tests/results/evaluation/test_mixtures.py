@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from test_evaluated_numbers import images_and_labels, own_weights, probabilities
 
 from amtml_pl import load_run
@@ -18,7 +17,7 @@ from amtml_pl.results.evaluation.mixtures import mixture_quality, share_any_righ
 from amtml_pl.runs.evaluation import MIXTURES, Evaluation
 from amtml_pl.system.records import read_record
 from amtml_pl.weighting.routed import likeliest_teacher
-from sealing import seal_again
+from sealing import replace_part
 
 pytestmark = pytest.mark.numbers
 
@@ -119,16 +118,7 @@ def measured_by_hand(p, weights, labels, temperature):
 
 
 def replaced(folder, node, value):
-    """Return the run with another part in its configuration, and no state of a weighting."""
-    config = OmegaConf.load(folder / "config.yaml")
-    config[node] = value
-    OmegaConf.save(config, folder / "config.yaml")
-    file = folder / "checkpoints" / "best.ckpt"
-    checkpoint = torch.load(file, weights_only=True)
-    state = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
-    torch.save(checkpoint, file)
-    seal_again(folder)
+    replace_part(folder, node, value)
     return load_run(folder)
 
 
