@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import floordiv, truediv
 from pathlib import Path
 
@@ -22,9 +22,16 @@ def first_given(first: object, second: object) -> object:
     return second if first is None else first
 
 
+def of_seed(seeds: object, seed: object) -> object:
+    """Return the teachers' seed of the run with a seed; 0 if the check will reject one of them."""
+    valid = isinstance(seeds, Sequence) and not isinstance(seeds, str) and seeds and isinstance(seed, int)
+    return seeds[seed % len(seeds)] if valid else 0
+
+
 OmegaConf.register_new_resolver("amtml.default_operations", default_operations, replace=True)
 OmegaConf.register_new_resolver("amtml.first_given", first_given, replace=True)
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
+OmegaConf.register_new_resolver("amtml.of_seed", of_seed, replace=True)
 OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
 OmegaConf.register_new_resolver("amtml.ratio", truediv, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)

@@ -2,9 +2,11 @@
 
 import pytest
 
+from amtml_pl.config.checks import check
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
+from amtml_pl.training.settings import settings_of
 
 
 def test_only_the_data_of_the_run_reaches_a_teachers_recipe(configure):
@@ -29,6 +31,27 @@ def test_a_recipe_is_the_configuration_of_its_command(configure):
     run = configure("experiment=digits_amtml", "teacher.resnet8.seed=2")
     typed = configure("experiment=digits_teacher", "student=resnet8", "seed=2")
     assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(0, 5), (1, 7), (4, 5), (9, 7)])
+def test_the_runs_of_a_study_share_a_few_sets_of_teachers(configure, seed, expected):
+    run = configure("experiment=digits_amtml", f"seed={seed}", "teacher_seeds=[5,7]")
+    assert {recipe(run, teacher).seed for teacher in run.teacher} == {expected}
+
+
+def test_runs_with_other_teachers_belong_to_one_study_if_their_seed_decides(configure):
+    def study(*overrides):
+        return settings_of(configure("experiment=digits_amtml", *overrides)).study()
+
+    assert study("seed=0", "teacher_seeds=[0,1]") == study("seed=1", "teacher_seeds=[0,1]")
+    assert study("seed=0") != study("seed=0", "teacher_seeds=[1]")
+
+
+@pytest.mark.parametrize("given", ["[]", "3", "null", "[a]", "[-1]", "word"])
+def test_seeds_that_are_no_list_of_seeds_are_one_message(configure, given):
+    message = r"teacher_seeds(=.*:| is missing:) expected seeds in a list, e\.g\. \[0,1\]"
+    with pytest.raises(UserError, match=message):
+        check(configure("experiment=digits_amtml", f"teacher_seeds={given}"))
 
 
 def test_a_teacher_is_trained_with_its_own_input_size(configure):

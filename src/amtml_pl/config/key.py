@@ -73,6 +73,7 @@ FOLDER = Rule(str, "a folder path", bool)
 FILE = Rule(str | None, "a file path or null")
 TEXT = Rule(str | None, "a string or null")
 SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)
+SEEDS = Rule(list[int], "seeds in a list, e.g. [0,1]", lambda v: bool(v) and all(map(SEED.holds, v)))
 
 
 def leaves(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, Key]]:

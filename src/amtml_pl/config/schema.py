@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from amtml_pl.config.key import FILE, FOLDER, SEED, SWITCH, TEXT, Key, choice, key, node, number, whole
+from amtml_pl.config.key import FILE, FOLDER, SEED, SEEDS, SWITCH, TEXT, Key, choice, key, node, number, whole
 from amtml_pl.config.rules import Rule
 
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
@@ -203,6 +203,11 @@ SHARED = {
     "mixture": key(choice("probabilities", "logits"), "what soft targets average; the paper: probabilities"),
     "hint_pool": key(whole(1, null=True), "height and width that hints are pooled to; null: no pooling"),
     "teacher_recipe": key(TEXT, "the experiment that trains a teacher for which no weights file is given"),
+    "teacher_seeds": key(
+        SEEDS,
+        "seeds of the recipes; the run with seed s takes entry s modulo their number (docs/teachers.md)",
+        identity="teachers",
+    ),
 }
 # How teachers answer.
 TEACHER_OUTPUTS = {
