@@ -13,12 +13,13 @@ from amtml_pl.runs.identity import run_folder, run_hash, run_label
 CHANGED = {
     override.partition("=")[0].partition(".")[0]: override
     for override in (
-        "seed=1", "role=teacher", "execution=eager", "temperature=2", "mixture=logits",
-        "hint_pool=1", "teacher_recipe=digits", "teacher_seeds=[1]", "teacher_source=live",
-        "cache.logits=float32", "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
-        "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]", "data.views=3",
-        "student.input_size=48", "teacher=[resnet8]", "weighting=random_teacher", "loss=[ce,dkd]",
-        "coef.kd=9", "loop=dml", "optimizer.lr=3", "scheduler=constant", "trainer.max_epochs=3", "logger=[]",
+        "seed=1", "role=teacher", "execution=eager", "temperature=2", "mixture=logits", "hint_pool=1",
+        "teacher_recipe=digits", "teacher_seeds=[1]", "teacher_source=live", "cache.logits=float32",
+        "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
+        "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]",
+        "data.views=3", "student.input_size=48", "teacher=[resnet8]", "weighting=random_teacher",
+        "loss=[ce,dkd]", "coef.kd=9", "loop=dml", "optimizer.lr=3", "scheduler=constant",
+        "trainer.max_epochs=3", "logger=[]",
     )
 }  # fmt: skip
 # Keys that change no result.
