@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
-from amtml_pl.comparison.tables import columns
+from amtml_pl.comparison.tables import leaderboard
 from amtml_pl.errors import UserError
 from amtml_pl.report import main, print_leaderboards, publish
 from amtml_pl.system.console import console
@@ -138,7 +138,8 @@ def test_numbers_are_whole_on_a_terminal_of_any_width(tmp_path, capsys, monkeypa
     for group in problem.groups:
         assert f" {group.estimate('test/acc')} " in output
         assert f" {group.against_baseline.difference()} " in output or group.is_baseline
-    absent = {name for name in columns(problem, "test/acc") if name not in output}
+    assert "has the best mean test/acc" in output
+    absent = {name for name in leaderboard(problem, "test/acc").columns if name not in output}
     assert absent == set()
     assert ("do not fit this terminal: " in output) is (width < 200)
 

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
+from amtml_pl.comparison.answer import answer
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import FoundRuns, find_runs, relative_name
 from amtml_pl.comparison.groups import Problem, problems_of
@@ -18,7 +19,7 @@ from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
-from amtml_pl.comparison.tables import cells, columns, kept_apart
+from amtml_pl.comparison.tables import kept_apart, leaderboard
 from amtml_pl.config.checks import check_command
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import REPORT
@@ -77,8 +78,8 @@ NARROWEST_TEXT = 20  # of a group's name or a budget, which wrap to the next lin
 def print_leaderboards(problems: Sequence[Problem], metric: str) -> None:
     """Print one table for each problem, with as many columns as fit."""
     for problem in problems:
-        head = columns(problem, metric)
-        rows = [cells(group, problem, metric) for group in problem.groups]
+        found = leaderboard(problem, metric)
+        head, rows = found.columns, found.rows
         kept = columns_that_fit(head, rows, metric)
         table = Table(title=escape(problem.title), title_justify="left")
         for number in kept:
@@ -90,6 +91,7 @@ def print_leaderboards(problems: Sequence[Problem], metric: str) -> None:
         for row in rows:
             table.add_row(*(escape(row[number]) for number in kept))
         console.print(table)
+        console.print(f"{answer(problem, metric)} {found.equal}".strip(), markup=False)
         if left_out := [name for number, name in enumerate(head) if number not in kept]:
             console.print(f"  Columns that do not fit this terminal: {', '.join(left_out)}", markup=False)
 

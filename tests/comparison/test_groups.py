@@ -24,8 +24,8 @@ def test_seeds_are_one_group_with_mean_and_deviation_and_the_best_comes_first(tm
     assert [(group.name, len(group.runs)) for group in problem.groups] == [
         ("digits_amtml", 1), ("digits_avg", 3), ("digits_avg temperature=9", 1),
     ]  # fmt: skip
-    assert cells(problem.groups[1], problem, "test/acc")[4] == "0.9200 ± 0.0200"
-    assert cells(problem.groups[0], problem, "test/acc")[4] == "0.9500"
+    assert cells(problem.groups[1], problem, "test/acc")["test/acc"] == "0.9200 ± 0.0200"
+    assert cells(problem.groups[0], problem, "test/acc")["test/acc"] == "0.9500"
 
 
 def test_of_a_loss_the_smallest_comes_first(tmp_path):

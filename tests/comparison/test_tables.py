@@ -8,19 +8,19 @@ import pytest
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.spreadsheets import csv_of_groups
-from amtml_pl.comparison.tables import cells, columns
+from amtml_pl.comparison.tables import cells, leaderboard
 from study import problems_in, write_run
 
 
 def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (
-        "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | best | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
-        "| \\[0.8643, 0.9957\\] | +0.0300 ± 0.0153 | 0.1885 (n = 3) | 0.1885 | 1.0 | equal "
+        "| avg loss=\\[a_b\\|c,50%\\] | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
+        "| \\[0.8643, 0.9957\\] | +0.0300 ± 0.0153 | 0.1885 (n = 3) | 0.1885 | 1.0 "
         "| unknown | `python -m amtml_pl.train -m experiment=digits method=avg 'loss=[a_b\\|c,50%]' "
         "seed=0,1,2` |"
     )
-    assert " | baseline |  |  | 1.0 | equal | " in rows[3]
+    assert " | baseline |  |  | 1.0 | " in rows[3]
     assert len(rows) == 4
 
 
@@ -52,7 +52,7 @@ def test_a_difference_over_a_part_of_the_seeds_has_their_count(tmp_path):
             write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + seed / 10, typed=f"method={method}")
     found = problems_in(tmp_path, "ce")
     rows = [row.split(" | ") for row in markdown(found, "test/acc").splitlines() if row.startswith("| ")]
-    differences = {row[0]: row[8] for row in rows}
+    differences = {row[0]: row[6] for row in rows}
     assert differences["| avg"] == "+0.0000 ± 0.0000 (2 seeds)"
     assert differences["| kd"] == "+0.0000 (1 seed)"
     assert differences["| amtml"] == "+0.0000 ± 0.0000"
@@ -65,11 +65,30 @@ def test_a_number_of_fewer_seeds_has_their_count_and_one_of_none_has_no_column(t
         some = {"weight_entropy_last": 0.8} if seed == 0 else {}
         write_run(tmp_path / str(seed), "digits", seed, 0.9, metrics={"weight_entropy": 0.5, **some})
     (problem,) = problems_in(tmp_path, metric="weight_entropy")
-    head = columns(problem, "weight_entropy")
-    assert "test/loss_last" not in columns(problem, "test/loss")
+    assert "test/loss_last" not in cells(problem.groups[0], problem, "test/loss")
     row = cells(problem.groups[0], problem, "weight_entropy")
-    assert row[head.index("weight_entropy_last")] == "0.8000 (1 seed)"
-    assert row[head.index("weight_entropy")] == "0.5000 ± 0.0000"
+    assert row["weight_entropy_last"] == "0.8000 (1 seed)"
+    assert row["weight_entropy"] == "0.5000 ± 0.0000"
+
+
+def test_what_is_equal_in_all_rows_is_a_sentence_and_not_a_column(tmp_path):
+    for method, epochs in (("ce", 8), ("avg", 8), ("amtml", 16)):
+        budget = {"epochs": epochs, "selection": "best"}
+        write_run(tmp_path / method, "digits", 0, 0.9, typed=f"method={method}", budget=budget)
+    (problem,) = problems_in(tmp_path)
+    found = leaderboard(problem, "test/acc")
+    assert found.equal == "Equal in all groups: n 1, selection best."
+    assert not {"n", "selection"} & {*found.columns}
+    assert {"epochs", "budget"} <= {*found.columns}
+    assert {len(row) for row in found.rows} == {len(found.columns)}
+    assert found.equal in markdown([problem], "test/acc")
+
+
+def test_a_table_with_one_row_has_all_columns(tmp_path):
+    write_run(tmp_path / "one", "digits", 0, 0.9)
+    (problem,) = problems_in(tmp_path)
+    assert leaderboard(problem, "test/acc").equal == ""
+    assert "epochs" in leaderboard(problem, "test/acc").columns
 
 
 def markdown_cells(problems, column):

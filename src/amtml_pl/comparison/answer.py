@@ -26,14 +26,15 @@ def answer(problem: Problem, metric: str) -> str:
 def sentences(problem: Problem, metric: str) -> Iterator[str]:
     """Yield the sentences of `answer`."""
     best, *others = problem.groups
-    yield f"{best.name} has the best mean {metric}: {best.estimate(metric)} (n = {len(best.by_seed(metric))})."
+    n = len(best.by_seed(metric))
+    yield f"{best.name} has the best mean {metric}: {best.estimate(metric)} (n = {n})."
     if best.unequal:
         yield f"Its budget is unequal: {'; '.join(best.unequal)}."
     if others:
         yield from separated([*tested(best, others, metric)])
-    paired = best.against_baseline
-    if problem.baseline not in (None, best, others[0] if others else None) and paired is not None:
-        yield f"From the baseline {problem.baseline.name} it differs by {paired.difference()}{corrected(paired)}."
+    baseline, paired = problem.baseline, best.against_baseline
+    if baseline is not None and paired is not None and baseline not in problem.groups[:2]:
+        yield f"From the baseline {baseline.name} it differs by {paired.difference()}{corrected(paired)}."
 
 
 def tested(best: Group, others: Sequence[Group], metric: str) -> Iterator[tuple[Group, PairedDifference]]:
@@ -51,9 +52,9 @@ def separated(found: Sequence[tuple[Group, PairedDifference]]) -> Iterator[str]:
         yield f"No test compares it with {names([group for group, _ in found])} ({found[0][1].without_p})."
         return
     alike = [group for group, paired in found if paired.holm is None or paired.holm >= LEVEL]
-    level = f"paired t-tests, p by Holm below {LEVEL:g}"
-    if len(alike) < len(found):
-        yield f"It is better than {len(found) - len(alike)} of {counted(len(found), 'other group')} ({level})."
+    if worse := len(found) - len(alike):
+        others = counted(len(found), "other group")
+        yield f"It is better than {worse} of {others} (paired t-tests, p by Holm below {LEVEL:g})."
     if alike:
         yield f"The tests do not separate it from {names(alike)}."
     following, paired = found[0]

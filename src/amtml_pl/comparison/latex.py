@@ -87,7 +87,7 @@ def row(group: Group, problem: Problem, metric: str) -> str:
     r"""Return a row that LaTeX cannot read as an argument of the ``\\`` before it."""
     own = group.estimate(metric)
     interval = "" if own is None else own.interval()
-    numbers = [str(len(group.runs)), measured(group, metric), interval, *compared(group, problem)]
+    numbers = [str(len(group.runs)), measured(group, metric), interval, *compared(group, problem).values()]
     name = escaped(group.name)
     if len(group.name) > LONG:
         name = r"\raggedright " + name.replace(",", r",\allowbreak{}")

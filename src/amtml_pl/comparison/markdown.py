@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.answer import answer
+from amtml_pl.comparison.groups import Problem
 from amtml_pl.comparison.mixture_table import COLUMNS, MixtureTable, mixture_table
 from amtml_pl.comparison.mixture_table import LEGEND as MIXTURES_LEGEND
 from amtml_pl.comparison.origin import command, commits
-from amtml_pl.comparison.tables import LEGEND, cells, columns, kept_apart, one_line
+from amtml_pl.comparison.tables import LEGEND, kept_apart, leaderboard, one_line
 
 ESCAPES = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;",
            **{character: f"\\{character}" for character in "\\`*_[]~$"}}  # fmt: skip
@@ -22,11 +23,16 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
     if apart := kept_apart(problems):
         parts.append(f"{apart}.\n")
     for problem in problems:
-        head = [*columns(problem, metric), "commit", "command"]
-        lines = table(head, [leaderboard_row(group, problem, metric) for group in problem.groups])
+        parts.append(f"## {in_markdown(problem.title)}\n\n{in_markdown(answer(problem, metric))}\n")
         common = in_markdown(" ".join(problem.common))
-        shared = f"All runs have: {common}\n\n" if common and len(problem.groups) > 1 else ""
-        parts.append(f"## {in_markdown(problem.title)}\n\n{shared}{lines}")
+        if common and len(problem.groups) > 1:
+            parts.append(f"All runs have: {common}\n")
+        found = leaderboard(problem, metric)
+        origins = [(in_markdown(commits(group)), as_code(command(group))) for group in problem.groups]
+        rows = [(*map(in_markdown, own), *of) for own, of in zip(found.rows, origins, strict=True)]
+        parts.append(table([*found.columns, "commit", "command"], rows))
+        if found.equal:
+            parts.append(f"{in_markdown(found.equal)}\n")
         if mixtures := mixture_table(problem):
             parts.append(what_decides(mixtures))
     parts.append(f"{LEGEND}\n")
@@ -41,12 +47,6 @@ def what_decides(mixtures: MixtureTable) -> str:
     notes = "".join(f"- {in_markdown(each)}\n" for each in mixtures.notes)
     shown = "\n".join(part for part in (lines, f"{MIXTURES_LEGEND}\n" if lines else "", notes) if part)
     return f"### What decides?\n\n{shown}"
-
-
-def leaderboard_row(group: Group, problem: Problem, metric: str) -> list[str]:
-    """Return a group's cells, and where they come from."""
-    own = [*cells(group, problem, metric), commits(group)]
-    return [*map(in_markdown, own), as_code(command(group))]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from amtml_pl.comparison.accuracy_figure import accuracy_by_group
+from amtml_pl.comparison.answer import answer
 from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
 from amtml_pl.comparison.figure import PageFigure
@@ -21,7 +22,7 @@ from amtml_pl.comparison.groups import Problem
 from amtml_pl.comparison.mixture_table import COLUMNS, mixture_table
 from amtml_pl.comparison.mixture_table import LEGEND as MIXTURES_LEGEND
 from amtml_pl.comparison.sweep_figure import metric_by_swept_setting
-from amtml_pl.comparison.tables import LEGEND, cells, columns
+from amtml_pl.comparison.tables import LEGEND, leaderboard
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
 # Columns of text; the cells of all others sort as numbers.
@@ -69,9 +70,8 @@ def page(
 
 def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dict[str, Any]:
     """Return the template's values for a problem."""
-    head = columns(problem, metric)
-    rows = []
-    for group in problem.groups:
+    found, rows = leaderboard(problem, metric), []
+    for group, texts in zip(problem.groups, found.rows, strict=True):
         own = group.estimate(metric)
         values: dict[str, float] = {}  # sort keys by the beginning of a column's name
         if own is not None and own.half_width is not None:
@@ -81,14 +81,16 @@ def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dic
         shown_cells = [
             {"text": text, "is_number": name not in NO_NUMBERS,
              "value": next((v for k, v in values.items() if name.startswith(k)), None)}
-            for name, text in zip(head, cells(group, problem, metric), strict=True)
+            for name, text in zip(found.columns, texts, strict=True)
         ]  # fmt: skip
         row = {"cells": shown_cells, "is_baseline": group.is_baseline, "is_unequal": bool(group.unequal)}
         rows.append(row)
     return {
         "title": problem.title,
+        "answer": answer(problem, metric),
+        "equal": found.equal,
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
-        "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in head],
+        "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in found.columns],
         "rows": rows,
         "mixtures": mixture_table(problem),
         "figures": figures,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from amtml_pl.comparison.estimates import of_seeds
 from amtml_pl.comparison.groups import Group, Problem
@@ -16,29 +17,48 @@ LEGEND = (
     "in the table. A missing p has its reason in brackets. A number from only some of the seeds has their "
     "count in brackets. Accuracies are in [0, 1]."
 )
+SAME_FOR_MANY = ("n", "epochs", "selection", "budget")  # columns that many studies need not show
 
 
-def columns(problem: Problem, metric: str) -> list[str]:
-    """Return the names of the columns."""
-    paired = [f"difference from {problem.baseline.name}", "p", "p (Holm)"] if problem.baseline else []
-    metrics = metrics_shown(problem, metric)
-    return ["group", "n", "epochs", "selection", *metrics, "95 % interval", *paired, "minutes", "budget"]
+@dataclass(frozen=True)
+class Leaderboard:
+    """The table of a problem, best group first.
+
+    Attributes:
+        columns: their names, without those that are equal in all rows.
+        rows: the cells of each group.
+        equal: what such columns say; empty for a table with one row.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    equal: str
 
 
-def cells(group: Group, problem: Problem, metric: str) -> list[str]:
-    """Return a group's cells in the order of `columns`; numbers as mean ± deviation."""
+def leaderboard(problem: Problem, metric: str) -> Leaderboard:
+    """Return the table of a problem; numbers are mean ± deviation."""
+    rows = [cells(group, problem, metric) for group in problem.groups]
+    equal = [name for name in SAME_FOR_MANY if len(rows) > 1 and len({row[name] for row in rows}) == 1]
+    shown = [name for name in rows[0] if name not in equal]
+    same = ", ".join(f"{name} {rows[0][name]}" for name in equal)
+    sentence = f"Equal in all groups: {same}." if same else ""
+    return Leaderboard(shown, [[row[name] for name in shown] for row in rows], sentence)
+
+
+def cells(group: Group, problem: Problem, metric: str) -> dict[str, str]:
+    """Return the cells of a group by the names of the columns."""
     own = group.estimate(metric)
-    return [
-        group.name,
-        str(len(group.runs)),
-        of_budget(group, "epochs"),
-        of_budget(group, "selection"),
-        *(measured(group, name) for name in metrics_shown(problem, metric)),
-        "" if own is None else own.interval(),
-        *compared(group, problem),
-        f"{minutes(group):.1f}",
-        "; ".join(group.unequal) or "equal",
-    ]
+    return {
+        "group": group.name,
+        "n": str(len(group.runs)),
+        "epochs": of_budget(group, "epochs"),
+        "selection": of_budget(group, "selection"),
+        **{name: measured(group, name) for name in metrics_shown(problem, metric)},
+        "95 % interval": "" if own is None else own.interval(),
+        **compared(group, problem),
+        "minutes": f"{minutes(group):.1f}",
+        "budget": "; ".join(group.unequal) or "equal",
+    }
 
 
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
@@ -55,13 +75,14 @@ def measured(group: Group, metric: str) -> str:
     return f"{estimate}{of_seeds(estimate.n) if estimate.n < len(group.runs) else ''}"
 
 
-def compared(group: Group, problem: Problem) -> list[str]:
+def compared(group: Group, problem: Problem) -> dict[str, str]:
     """Return the difference from the baseline, its p-value, and the corrected p-value."""
     if problem.baseline is None or (paired := group.against_baseline) is None:
-        return []
-    if group.is_baseline:
-        return ["baseline", "", ""]
-    return [paired.difference(), paired.probability(), paired.corrected()]
+        return {}
+    values = ("baseline", "", "")
+    if not group.is_baseline:
+        values = (paired.difference(), paired.probability(), paired.corrected())
+    return dict(zip((f"difference from {problem.baseline.name}", "p", "p (Holm)"), values, strict=True))
 
 
 def of_budget(group: Group, name: str) -> str:
