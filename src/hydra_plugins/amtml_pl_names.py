@@ -23,7 +23,7 @@ def first_given(first: object, second: object) -> object:
 
 
 def of_seed(seeds: object, seed: object) -> object:
-    """Return the teachers' seed of the run with a seed; 0 if the check will reject one of them."""
+    """Return the teachers' seed of a run; 0 for values that the check rejects later."""
     valid = isinstance(seeds, Sequence) and not isinstance(seeds, str) and seeds and isinstance(seed, int)
     return seeds[seed % len(seeds)] if valid else 0
 

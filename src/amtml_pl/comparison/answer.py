@@ -38,7 +38,7 @@ def sentences(problem: Problem, metric: str) -> Iterator[str]:
 
 
 def tested(best: Group, others: Sequence[Group], metric: str) -> Iterator[tuple[Group, PairedDifference]]:
-    """Yield every other group with the best one's difference from it, p corrected for all of them."""
+    """Yield every other group, and the difference of the best one from it."""
     own = best.by_seed(metric)
     found = [PairedDifference.between(own, other.by_seed(metric)) for other in others]
     values = iter(holm([paired.p for paired in found if paired.p is not None]))
@@ -47,7 +47,7 @@ def tested(best: Group, others: Sequence[Group], metric: str) -> Iterator[tuple[
 
 
 def separated(found: Sequence[tuple[Group, PairedDifference]]) -> Iterator[str]:
-    """Yield sentences on the groups that the tests separate from the best one, and on the next one."""
+    """Yield sentences on the tests, and on the group after the best one."""
     if all(paired.p is None for _, paired in found):
         yield f"No test compares it with {names([group for group, _ in found])} ({found[0][1].without_p})."
         return
