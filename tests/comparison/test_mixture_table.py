@@ -72,6 +72,7 @@ def test_weights_that_read_labels_are_marked_and_missing_ones_have_a_reason(tmp_
     write_evaluated(tmp_path, "mmkd", (None, None), absent={"own": "computed only during training"})
     found = rows_of(tmp_path)
     assert found["camkd", "accuracy"]["weights per image"] == "0.8000 ± 0.0000 (reads labels)"
+    assert found["camkd", "accuracy"]["won per image"] == "+0.0900 ± 0.0141 (reads labels)"
     assert found["mmkd", "accuracy"]["weights per image"] == ""
     notes = mixture_table(problem_of(tmp_path)).notes
     assert notes == ["mmkd: weights per image left out: computed only during training"]
@@ -89,6 +90,28 @@ def test_a_missing_evaluation_has_the_command_that_makes_it(tmp_path):
         f"2 runs have no evaluation. Command for the first one: "
         f"python -m amtml_pl.evaluate latency=false run={tmp_path}/avg0"
     )
+
+
+def test_one_missing_evaluation_is_one_run(tmp_path):
+    write_evaluated(tmp_path, "avg", (0.7, 0.72))
+    (tmp_path / "avg0" / "evaluate.json").unlink()
+    (note,) = mixture_table(problem_of(tmp_path)).notes
+    assert note.startswith("1 run has no evaluation. ")
+
+
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_an_evaluation_of_the_last_epoch_counts_only_if_the_run_selects_it(tmp_path, selection):
+    write_evaluated(tmp_path, "avg", (0.7,), checkpoint="last")
+    write_run(
+        tmp_path / "avg0", "x", 0, 0.75, typed="method=avg", budget={"selection": selection}, **TEACHERS
+    )
+    table = mixture_table(problem_of(tmp_path))
+    if selection == "last":
+        assert (len(table.rows), table.notes) == (2, [])
+    else:
+        assert table.rows == []
+        assert table.notes[0] == f"{tmp_path}/avg0/evaluate.json is not of this run's selected epoch."
+        assert "python -m amtml_pl.evaluate" in table.notes[1]
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,16 @@ from amtml_pl.system.console import counted
 from amtml_pl.system.records import find_record
 
 EVALUATE = "python -m amtml_pl.evaluate latency=false"
+READS_LABELS = " (reads labels)"
 LEGEND = (
     "Mixtures of the teachers' outputs for the test images, without a student, beside the student of the "
-    "best epoch. The accuracy is that of the soft targets at the run's temperature. The negative "
-    "log-likelihood (NLL, in nats) has temperature 1. One weight per teacher and the best single teacher "
-    "are chosen on the validation images. Weights per image are those of the run's own weighting. The last "
-    "two mixtures read the labels, so they show how much there was to win. What is to win, and what was won, "
-    "is the gain over equal weights. ± is the standard deviation over the n seeds."
+    "selected epoch. The accuracy is that of the soft targets at the run's temperature. The negative "
+    "log-likelihood (NLL, in nats) has temperature 1. Logits are mixed as they are, also if the run's loss "
+    "standardises them (avg_lskd). One weight per teacher and the best single teacher are chosen on the "
+    "validation images. Weights per image are those of the run's own weighting. The last two mixtures read "
+    "the labels, so they show how much there was to win. Weightings with the mark (reads labels) read them, "
+    "too. What is to win, and what was won, is the gain over equal weights. ± is the standard deviation over "
+    "the n seeds."
 )
 COLUMNS = (
     "group",
@@ -52,9 +55,8 @@ def mixture_table(problem: Problem) -> MixtureTable | None:
     rows = [row(group, own, measure) for group, own in found if own for measure in MEASURES]
     if missing:
         command = f"{EVALUATE} {shlex.quote(f'run={missing[0].folder}')}"
-        notes[f"{counted(len(missing), 'run')} have no evaluation. Command for the first one: {command}"] = (
-            None
-        )
+        count = f"{counted(len(missing), 'run')} {'has' if len(missing) == 1 else 'have'} no evaluation"
+        notes[f"{count}. Command for the first one: {command}"] = None
     return MixtureTable(rows, [*notes]) if taught else None
 
 
@@ -87,10 +89,10 @@ def evaluations_of(group: Group, notes: dict[str, None], missing: list[Run]) -> 
 
 
 def evaluation_of(run: Run) -> Evaluation | None:
-    """Return the evaluation of a run's best epoch; None if missing.
+    """Return the evaluation of a run's selected epoch; None if missing.
 
     Raises:
-        UserError: if the file cannot be read, or is of other images or another run.
+        UserError: if the file cannot be read, or is of other images, another run or another epoch.
     """
     file = run.folder / "evaluate.json"
     found = find_record(Evaluation, file, fix=EVALUATE)
@@ -98,6 +100,8 @@ def evaluation_of(run: Run) -> Evaluation | None:
         own = run.record.dataset.digest, run.record.seed
         if (found.dataset.digest, found.seed) != own or found.split != "test" or not found.dataset.own:
             raise UserError(f"{file} is not of this run's test images.", fix=EVALUATE)
+        if found.checkpoint not in ("best", run.record.selection):
+            raise UserError(f"{file} is not of this run's selected epoch.", fix=EVALUATE)
     return found
 
 
@@ -106,12 +110,13 @@ def row(group: Group, found: Sequence[Evaluation], measure: str) -> list[str]:
     n, mixtures = len(found), [each.ensemble for each in found if each.ensemble is not None]
     values = {name: [value_of(each, name, measure) for each in mixtures] for name in MIXTURES}
     cells = {name: mean(own, n) for name, own in values.items()}
-    if any(each.mixtures["own"].reads_labels for each in mixtures if "own" in each.mixtures):
-        cells["own"] += " (reads labels)"
     oracle = "any_right" if measure == "acc" else "likeliest"
     won = (gains_over(values["uniform"], values[name], measure) for name in (oracle, "per_teacher", "own"))
     student = mean([each.metric("", measure) for each in found], n)
-    gains = (mean(gain, n, sign="+") for gain in won)
+    gains = [mean(gain, n, sign="+") for gain in won]
+    if any(each.mixtures["own"].reads_labels for each in mixtures if "own" in each.mixtures):
+        cells["own"] += READS_LABELS
+        gains[-1] += READS_LABELS
     return [group.name, str(n), MEASURES[measure], student, *cells.values(), *gains]
 
 
