@@ -44,6 +44,7 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
     for checkpoint, split, ending, name in cases:
         printed = evaluate(f"run={moved}", f"checkpoint={checkpoint}", f"split={split}")
         assert f"{moved}/{name}" in printed
+        assert f"(seed 0), {'selected' if checkpoint == 'best' else 'last'} epoch, " in printed
         found = written(moved, name)
         assert found["metrics"][f"{split}/acc"] == record[f"{split}/acc{ending}"]
         loss = record[f"{split}/loss{ending}"]

@@ -69,7 +69,7 @@ def chosen_images(run: FinishedRun, job: CommandJob, split: SplitName) -> Evalua
 def default_file(run: FinishedRun, images: EvaluatedImages, options: Mapping[str, Any]) -> Path:
     """Return the default file for an evaluation, inside the run's folder.
 
-    A full evaluation of the best epoch on the run's test images is ``evaluate.json``.
+    A full evaluation of the selected epoch on the run's test images is ``evaluate.json``.
     """
     from amtml_pl.teachers.cache.catalogue import path_part
 

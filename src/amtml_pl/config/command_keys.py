@@ -16,7 +16,10 @@ RUN = key(
     Rule(str, "a run folder, which amtml_pl.train prints at its end: run=FOLDER", bool),
     "the folder of a completed run",
 )
-CHECKPOINT = key(choice("best", "last"), "best: the epoch of best validation accuracy; last: the last epoch")
+CHECKPOINT = key(
+    choice("best", "last"),
+    "best: the selected epoch, by validation accuracy or else the last; last: the last epoch",
+)
 DEBUG = KEYS["debug"]
 ROOTS = node(
     "paths.cache=FOLDER",

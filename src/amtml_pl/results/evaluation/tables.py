@@ -26,8 +26,9 @@ CLASSES_SHOWN = 20
 def print_evaluation(found: Evaluation, teachers: tuple[str, ...]) -> None:
     """Print an evaluation, with the run's teachers in their order."""
     about, size = found.dataset, found.size
+    epoch = "selected epoch" if found.checkpoint == "best" else "last epoch"
     title = (
-        f"{found.experiment or 'run'} (seed {found.seed}), {found.checkpoint} epoch, "
+        f"{found.experiment or 'run'} (seed {found.seed}), {epoch}, "
         f"{about.images:,} {found.split} images of {about.name}"
     )
     print_networks(found, title, teachers)
