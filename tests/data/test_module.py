@@ -145,6 +145,13 @@ def test_a_resumed_run_has_the_batches_of_an_uninterrupted_one(tmp_path):
     assert whole[0][2] != whole[2][2]
 
 
+def test_a_missing_validation_split_has_a_fix_for_each_command():
+    with pytest.raises(UserError) as error:
+        module(val_size=0).split("val")
+    assert error.value.what == "The run has no validation split (got data.val_size=0)."
+    assert error.value.fix == "pass split=test, or to amtml_pl.cache 'splits=[test]'"
+
+
 def test_a_missing_test_split_is_named_when_it_is_loaded():
     data = module(PackedDataset(Path("packed"), "digest", CLASSES, {"train": split(60)}), val_size=0.2)
     assert data.sizes == {"train": 48, "val": 12}

@@ -148,7 +148,8 @@ class PackedDataModule(pl.LightningDataModule):
             what = f"{self.packed.folder} has no {name} split (got {list(self.packed.splits)})."
             if name == "val":
                 what = "The run has no validation split (got data.val_size=0)."
-            raise UserError(what, fix=f"name another split, such as split={[*self._splits][-1]}")
+            other = [*self._splits][-1]
+            raise UserError(what, fix=f"pass split={other}, or to amtml_pl.cache 'splits=[{other}]'")
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
