@@ -179,12 +179,13 @@ def test_features_are_pooled_before_anything_reads_them():
 
 
 def test_a_teacher_below_the_demanded_accuracy_is_refused_with_likely_causes():
-    live.check_accuracy("big", 0.7, 0.7)
+    live.check_accuracy("big", 0.7, 0.7, "val")
     expected = (
-        r"'big' is too low \(got 0.1000, expected at least 0.7000\).*mean, std, class_map or network weights"
+        r"'big' is too low on the val split \(got 0.1000, expected at least 0.7000\)"
+        r".*mean, std, class_map or network weights"
     )
     with pytest.raises(UserError, match=expected):
-        live.check_accuracy("big", 0.1, 0.7)
+        live.check_accuracy("big", 0.1, 0.7, "val")
 
 
 def test_the_weights_digest_sees_every_value_name_type_and_shape():

@@ -160,7 +160,9 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
     assert own.metrics["teacher/resnet8/val/acc"] == pytest.approx(record.metrics["val/acc"])
     assert own.metrics["teacher/resnet8/test/acc"] == pytest.approx(record.metrics["test/acc"])
     assert len(list((tmp_path / "teachers" / "measured").iterdir())) == 2
-    with pytest.raises(UserError, match=r"'resnet8' is too low .got .*expected at least 1.0000"):
+    with pytest.raises(
+        UserError, match=r"'resnet8' is too low on the val split .got .*expected at least 1.0000"
+    ):
         run(*job, "teacher.resnet8.min_accuracy=1.0", name="gated")
 
 

@@ -85,7 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, monkeypatch):
 def test_a_smallest_accuracy_is_compared_with_that_on_training_images(configure, tmp_path):
     made = ready(configure(*ONE, "teacher.vgg8_quarter.min_accuracy=0"), RunFolder(tmp_path / "run"))
     assert 0 <= made.prepared.accuracy["vgg8_quarter"]["train"] <= 1
-    with pytest.raises(UserError, match=r"'vgg8_quarter' is too low .got .*expected at least 1.0"):
+    with pytest.raises(UserError, match=r"'vgg8_quarter' is too low on the train split .got .*at least 1.0"):
         ready(configure(*ONE, "teacher.vgg8_quarter.min_accuracy=1"), RunFolder(tmp_path / "other"))
 
 

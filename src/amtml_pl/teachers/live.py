@@ -22,7 +22,7 @@ from amtml_pl.models.taps import DEFAULT, TappedNetwork, tap_shapes
 from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
-from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
+from amtml_pl.types import Batch, ModelOutputs, Shape, SplitName, TeacherOutputs
 
 
 class LiveTeachers:
@@ -209,12 +209,13 @@ def measured_accuracy(
     return accuracy
 
 
-def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
-    """Raise a UserError if a teacher is weaker than expected."""
+def check_accuracy(name: str, accuracy: float, min_accuracy: float, split: SplitName) -> None:
+    """Raise a UserError if a teacher is weaker than expected on a split."""
     if accuracy < min_accuracy:
         raise UserError(
-            f"The accuracy of teacher {name!r} is too low (got {accuracy:.4f}, expected at least "
-            f"{min_accuracy:.4f}). The given mean, std, class_map or network weights are probably wrong.",
+            f"The accuracy of teacher {name!r} is too low on the {split} split (got {accuracy:.4f}, expected "
+            f"at least {min_accuracy:.4f}). The given mean, std, class_map or network weights are probably "
+            "wrong.",
             fix=f"correct the keys of teacher.{name}, or accept this accuracy: teacher.{name}.min_accuracy=0",
         )
 

@@ -158,7 +158,7 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
     if split not in accuracy and (split == "val" or least is not None):
         accuracy[split] = measure_teacher(teacher, data, settings, split)
     if least is not None:
-        check_accuracy(teacher.name, accuracy[split], least)
+        check_accuracy(teacher.name, accuracy[split], least, split)
     return accuracy
 
 
