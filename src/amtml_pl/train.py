@@ -34,13 +34,10 @@ def train(job: CommandJob) -> float:
         from amtml_pl.training.preflight import check_parts
         from amtml_pl.training.settings import settings_of
         from amtml_pl.training.stages import RunRequest
-        from amtml_pl.training.validation import refuse_search
 
         check_constructors(job.config)
         settings = settings_of(job.config)
         check_parts(settings)
-        if sweep_context.sweep is not None:
-            refuse_search(settings)
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:

@@ -20,7 +20,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Create the launcher that runs the trials."""
-        self.config_loader = hydra_context.config_loader
+        self.config, self.config_loader = config, hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -30,11 +30,12 @@ class OptunaSweeper(Sweeper):
         # Not above: Hydra imports this file in every command.
         from amtml_pl.config.reporting import report_mistake
         from amtml_pl.errors import UserError
-        from amtml_pl.training.sweep.optuna_search import Search
+        from amtml_pl.training.sweep.optuna_search import Search, refuse_last_epochs
 
         overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(overrides)
         try:
+            refuse_last_epochs(self.config)
             Search(parsed, self.launcher.launch, **self.settings).run()
         except UserError as error:  # Hydra would print a traceback
             report_mistake(error)

@@ -4,8 +4,6 @@ import csv
 
 import pytest
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from amtml_pl.data.datasets.cinic10 import Cinic10
 from amtml_pl.errors import UserError
@@ -15,7 +13,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.sweep.jobs import Outcome, ended
-from amtml_pl.training.validation import refuse_search, validates
+from amtml_pl.training.validation import validates
 from tiny_runs import CE, TINY, WATCHED, at_step, failing, ready, weights
 
 ALL = "data.val_size=0"
@@ -119,16 +117,6 @@ def test_what_needs_validation_images_is_refused_before_anything_is_trained(
 def test_several_teachers_need_the_name_of_one(configure, tmp_path):
     named = configure("experiment=digits", "method=kd", *TINY, ALL, "weighting.teacher=resnet8")
     assert ready(named, RunFolder(tmp_path / "run")).module.weighting.position == 1
-
-
-def test_a_search_is_refused_and_a_grid_is_not(configure, monkeypatch):
-    settings = settings_of(configure("experiment=digits", "method=ce", ALL))
-    chosen = OmegaConf.create({"sweeper": {"_target_": "hydra_plugins.amtml_pl_optuna.OptunaSweeper"}})
-    monkeypatch.setattr(HydraConfig, "get", lambda: chosen)
-    with pytest.raises(UserError, match=r"A search .* has none .got data.val_size=0"):
-        refuse_search(settings)
-    chosen.sweeper["_target_"] = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-    refuse_search(settings)
 
 
 def test_a_data_set_with_its_own_validation_split_keeps_it(configure, tmp_path):

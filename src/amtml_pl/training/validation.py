@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra.core.hydra_config import HydraConfig
-
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
@@ -38,13 +36,6 @@ def refuse_without_validation(teachers: Sequence[SelectedTeacher], weighting: We
             f"weighting.teacher=best selects one of {len(teachers)} teachers",
             f"weighting.teacher={names(teachers)[0]}",
         )
-
-
-def refuse_search(settings: Settings) -> None:
-    """Raise a UserError for a search over runs without a validation split."""
-    searches = HydraConfig.get().sweeper["_target_"].endswith(".OptunaSweeper")
-    if searches and not validates(settings, settings.dataset.source.build()):
-        raise needs_validation("A search (sweep=tune) compares its trials", "a sweep over a grid: -m KEY=A,B")
 
 
 def needs_validation(reader: str, other: str) -> UserError:

@@ -241,6 +241,8 @@ def test_a_search_continues_after_a_failed_trial_and_the_repeated_command_tries_
 MISTAKES = {
     "temperatur=1,2": "temperatur",
     "hydra/sweeper=optuna_study seed=0": "The search has no key with several values",
+    "hydra/sweeper=optuna_study seed=range(2) data.val_size=0": "A search (sweep=tune) compares its trials "
+    "on the validation split, but the run has none (got data.val_size=0",
     "launcher=joblib seed=0,1": "package 'hydra_plugins.hydra_joblib_launcher' is not installed.*[joblib]",
     "hydra/sweeper=optuna_study seed=range(3)": "package 'optuna' is not installed.*[optuna]",
     "launcher=ray seed=0,1": "package 'ray' is not installed.*[ray]",
@@ -254,6 +256,7 @@ def test_a_mistake_in_the_command_itself_starts_no_sweep(sweep, tmp_path, monkey
     status, error = sweep(*words.split())
     assert status == 2
     assert all(text in error for text in MISTAKES[words].split(".*"))
+    assert error.count("error:") == 1
     assert "Traceback" not in error
     assert not [*(tmp_path / "outputs").glob("sweeps/*/jobs")]
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.optional_packages import imported
@@ -83,6 +86,20 @@ class Search:
             else:
                 self.study.tell(trial.number, value, skip_if_finished=True)
         return failed
+
+
+def refuse_last_epochs(config: DictConfig) -> None:
+    """Raise a UserError for a search over runs without a validation split, where the last epoch counts.
+
+    Args:
+        config: of the command, without the searched keys.
+    """
+    if OmegaConf.select(config, "data.val_size", throw_on_resolution_failure=False) == 0:
+        from amtml_pl.training.validation import needs_validation  # only here: it imports torch
+
+        if "val" not in build_object(config.dataset.source).splits:
+            grid = "a sweep over a grid: -m KEY=A,B"
+            raise needs_validation("A search (sweep=tune) compares its trials", grid)
 
 
 def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
