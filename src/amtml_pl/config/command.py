@@ -44,6 +44,8 @@ from amtml_pl.system.forked_job import ProcessCrashedError
 from amtml_pl.system.limits import MEMORY, causes, in_limited_memory
 from amtml_pl.system.signals import prepare_to_end, raise_on_sigterm
 
+CLOSED_PIPE = 141  # 128 + SIGPIPE
+
 
 @dataclass(frozen=True)
 class CommandJob:
@@ -193,6 +195,8 @@ def status_of(run: Callable[[], object]) -> int:
                 return INTERRUPTED if isinstance(cause, KeyboardInterrupt) else PREEMPTED
         if command_state.begun or not isinstance(error, Exception):
             raise
+        if isinstance(error, BrokenPipeError):
+            return end_of_reader()
         refuse_composition(error)
         return 2
     finally:
@@ -208,6 +212,13 @@ def refuse_composition(error: Exception) -> None:
     with suppress(Exception):  # an unreadable file, which the first exception reports
         mistakes = typed_mistakes()
     report_typed(mistakes or [reason(error)])
+
+
+def end_of_reader() -> int:
+    """Discard the rest of the output, as of ``--help | head``; return a shell's status for a closed pipe."""
+    with Path(os.devnull).open("w") as devnull:
+        os.dup2(devnull.fileno(), sys.stdout.fileno())
+    return CLOSED_PIPE
 
 
 def begin_in_utf8() -> None:

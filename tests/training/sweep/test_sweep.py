@@ -140,6 +140,32 @@ def children(process):
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
+def test_the_recorded_command_of_a_job_of_a_prepared_sweep_repeats_this_job_alone(
+    sweep, tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "own" / "sweep").mkdir(parents=True)
+    (tmp_path / "own" / "sweep" / "seeds.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '3,5'}}}\n"
+    )
+    status, error = sweep("sweep=seeds", f"hydra.searchpath=[file://{tmp_path}/own]")
+    assert status == 0, error
+    commands = [shlex.split(record["command"]) for record in records(tmp_path)]
+    assert not any(word.startswith("sweep=") for words in commands for word in words)
+    assert sorted(word for words in commands for word in words if "seed" in word) == ["seed=3", "seed=5"]
+    monkeypatch.setattr(sys, "argv", ["train", *commands[0][3:]])
+    main()
+    assert capfd.readouterr().out.count("The run is already completed") == 1
+
+
+def test_a_prepared_sweep_sets_nothing_that_the_command_of_a_job_lacks():
+    for file in (TESTS.parent / "conf" / "sweep").glob("*.yaml"):
+        about = OmegaConf.load(file)
+        assert about.keys() <= {"defaults", "hydra"}, file
+        assert all(
+            group.startswith("override /hydra/") for each in about.get("defaults", []) for group in each
+        )
+
+
 @pytest.mark.slow
 @needs_proc
 def test_a_sweep_of_six_killed_at_the_fourth_and_repeated_completes_each_job_once(command, tmp_path):
