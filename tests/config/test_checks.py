@@ -73,6 +73,18 @@ def test_mistakes_are_named_with_their_key_path(configure, overrides, text):
         check(configure(*overrides))
 
 
+@pytest.mark.parametrize("size", ["0.0", "1.0", "-0.1", "-1", "100.0", "null"])
+def test_a_validation_split_is_a_whole_number_or_a_share_between_0_and_1(configure, size):
+    text = r"data.val_size.*: expected a whole number of images, 0 for no validation split, or a fraction"
+    with pytest.raises(UserError, match=text):
+        check(configure(f"data.val_size={size}"))
+
+
+@pytest.mark.parametrize("size", ["0", "100", "0.1"])
+def test_images_and_shares_of_a_validation_split_pass_the_check(configure, size):
+    check(configure("experiment=digits", "method=ce", f"data.val_size={size}"))
+
+
 def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_file(configure):
     assert configure("loss=[ce,adapter_l2]").coef == {"ce": 1.0, "adapter_l2": 1.0e-4}
     check(configure("loss=[ce]", "coef.kd=2"))

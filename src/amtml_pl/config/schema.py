@@ -51,7 +51,11 @@ DEFECTS = Rule(list[str], "a list of doctor findings, e.g. [dead-term/kd]")
 DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
 VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
 SHARE = number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True)
-VAL_SIZE = Rule(int | float | None, "a number of images, or a fraction (0.1)", lambda v: v is None or v >= 0)
+VAL_SIZE = Rule(  # a share of 0.0 would be another run than 0 images
+    int | float,
+    "a whole number of images, 0 for no validation split, or a fraction between 0 and 1, e.g. 0.1",
+    lambda v: v >= 0 if isinstance(v, int) else 0 < v < 1,
+)
 
 MIRRORS = Key(Any, "a list of URLs", required=False, help="folders with the archive", identity="never")
 DATASET = {
