@@ -64,6 +64,11 @@ def test_a_network_passes_the_check_as_a_student(configure, student):
     [
         (["temperature=0"], r"temperature=0: expected a number above 0"),
         (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
+        (
+            ["loss=[ce,kd]", "loss.kd.standardize=true"],
+            r"loss.kd.standardize=True: expected none, teachers or mixture$",
+        ),
+        (["method=srrl", "loss.srrl.hint=3"], r"loss.srrl.hint=3: expected str or null"),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings, but it is not selected"),
         (["dataset=image_folder"], r"dataset.source.folder cannot be resolved: Missing"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from amtml_pl.config.rules import Rule
+from amtml_pl.config.rules import Rule, either
 
 # Where a key is part of a run's identity, the hash in its folder's name:
 Identity = Literal[
@@ -51,7 +51,7 @@ def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **
 
 def choice(*values: str) -> Rule:
     """Return a rule for one of several words."""
-    return Rule(Literal[values], f"{', '.join(values[:-1])} or {values[-1]}")
+    return Rule(Literal[values], either(values))
 
 
 def number(

@@ -82,8 +82,20 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def readable(hint: object) -> str:
-    """Return a type in short form."""
+    """Return a type in short form, and the choices of a literal as words."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Literal:
+        return either([str(value) for value in inner])
+    if kind in (typing.Union, types.UnionType):
+        return either([readable(alternative) for alternative in inner])
+    if hint is types.NoneType:
+        return "null"
     return hint.__name__ if inspect.isclass(hint) else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
+
+
+def either(choices: Sequence[str]) -> str:
+    """Return a list of choices with "or" before the last one."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
