@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import Activation, FeatureRegression, Regressor
+from amtml_pl.models.pooling import spans
 from amtml_pl.types import Step, TensorShapes
 
 EPS = 1e-5  # added to variances, as in the published code
@@ -41,15 +42,8 @@ def wasserstein_losses(
 
 
 def rectangles(maps: Float[Tensor, "B C H W"], parts: int) -> list[Float[Tensor, "B C _"]]:
-    """Return the positions of parts² rectangles of a map.
-
-    Rectangle (i, j) has the rows from ``floor(i H / parts)`` up to ``ceil((i + 1) H / parts)``, and columns
-    likewise.
-    """
-    rows, columns = (
-        [slice(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
-        for size in maps.shape[2:]
-    )
+    """Return the positions of parts² rectangles of a map; its `spans` are their sides."""
+    rows, columns = (spans(size, parts) for size in maps.shape[2:])
     return [maps[:, :, row, column].flatten(2) for row in rows for column in columns]
 
 

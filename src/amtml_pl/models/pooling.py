@@ -27,12 +27,16 @@ def pool_to_same_size(
 
 
 def averaging_matrix(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
-    """Return the matrix that averages ``inputs`` numbers to ``outputs`` numbers.
-
-    Row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``.
-    """
+    """Return the matrix whose row i averages the i-th of `spans` of some inputs."""
     matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
-    for i in range(outputs):
-        start, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
-        matrix[i, start:end] = 1 / (end - start)
+    for i, span in enumerate(spans(inputs, outputs)):
+        matrix[i, span] = 1 / (span.stop - span.start)
     return matrix
+
+
+def spans(inputs: int, outputs: int) -> list[slice]:
+    """Return equal parts of some positions; neighbours share the position at a boundary within it.
+
+    Part i goes from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``, for n inputs and m outputs.
+    """
+    return [slice(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
