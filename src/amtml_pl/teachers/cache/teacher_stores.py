@@ -19,7 +19,7 @@ class TeacherStores:
     hints: Mapping[str, TensorStore]
     load: Callable[[], Teacher]
     facts: Callable[[Teacher], ExaminedTeacher]
-    summed: tuple[str, ...] = ()  # the hints whose stored rows a build sums
+    summed: tuple[str, ...] = ()  # the hints whose stored rows a build sums, and a run reads the sums of
 
     @property
     def stores(self) -> dict[str, TensorStore]:

@@ -31,7 +31,11 @@ TOLERANCE_OF_AUTOCAST = 5e-2
 
 
 def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], console: Console) -> None:
-    """Compare every file of the views with its checksum; a difference is a UserError."""
+    """Compare every file that the run reads of the views with its checksum.
+
+    Raises:
+        UserError: for a difference.
+    """
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
@@ -39,7 +43,9 @@ def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], co
         work, "verifying cache checksums", console=console, disable=quiet, transient=True
     ):
         store.verify(view)
-        find_statistics(store, view)
+    for teacher, view in itertools.product(teachers, views):
+        for tap in teacher.summed:
+            find_statistics(teacher.hints[tap], view)
 
 
 def probe(
