@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from amtml_pl.losses import angle, angle_directions
 from amtml_pl.losses.angle import angle_loss
@@ -14,6 +12,7 @@ from amtml_pl.losses.distance import distance_loss
 from angle_oracle import angles, naive_angle_loss
 from golden_steps import assert_golden
 from rounding import assert_rounded_alike
+from storages import Storages
 
 MEBIBYTE = 2**20
 
@@ -167,25 +166,10 @@ def test_the_same_batch_gives_the_same_bits(way):
     assert torch.equal(first[1], second[1])
 
 
-class LargestTensor(TorchDispatchMode):
-    """Record the largest storage that any operation returns, in the backward pass too."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
-        return result
-
-
 def largest_tensor(loss, B, K):
-    with LargestTensor() as largest:
+    with Storages() as made:
         value_and_gradient(loss, *points(B, K, K, torch.float32))
-    return largest.bytes
+    return made.largest()
 
 
 def inside(student, target):

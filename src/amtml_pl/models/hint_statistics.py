@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,8 +25,9 @@ class HintStatistics:
 
     @classmethod
     def of(cls, maps: Float[Tensor, "B C H W"]) -> HintStatistics:
-        """Return the sums over some maps."""
-        rows = maps.double().movedim(1, -1).flatten(0, -2)
+        """Return the sums over some maps; memory for one copy of them in float64."""
+        positions = maps.movedim(1, -1)
+        rows = positions.to(torch.float64, memory_format=torch.contiguous_format).flatten(0, -2)
         return cls(len(rows), rows.sum(dim=0), rows.T @ rows)
 
     def __add__(self, other: HintStatistics) -> HintStatistics:

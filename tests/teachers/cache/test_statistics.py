@@ -12,8 +12,17 @@ from tiny_store import ROWS, SHAPE, a_store, write
 from tiny_store import built as built_store
 
 from amtml_pl.errors import UserError
-from amtml_pl.teachers.cache.statistics import run_statistics, statistics_file, view_statistics
+from amtml_pl.models.hint_statistics import HintStatistics
+from amtml_pl.teachers.cache.statistics import (
+    NUMBERS_AT_ONCE,
+    run_statistics,
+    statistics_file,
+    summed,
+    view_statistics,
+)
 from amtml_pl.teachers.cache.trust import verify_checksums
+from records import EXAMINED
+from storages import Storages
 
 
 def rows_of(store, view):
@@ -34,6 +43,25 @@ def test_they_are_exact_over_the_stored_rows_of_all_views_and_positions(tmp_path
     assert found.count == len(rows) == 2 * ROWS * SHAPE[1] * SHAPE[2]
     torch.testing.assert_close(found.mean, rows.mean(dim=0))
     torch.testing.assert_close(found.covariance, torch.cov(rows.T, correction=0))
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((64, 64, 64), 16), ((4, 8, 8), 2**14)])
+def test_the_memory_does_not_depend_on_the_size_of_the_maps(tmp_path, shape, rows):
+    store = a_store(tmp_path, storage="float16", rows=rows, shard_rows=rows)
+    store.begin(shape, EXAMINED, {"batch_size": 4})
+    store.write(1, 0, {"values": torch.ones(rows, *shape).half()}, torch.zeros(rows, dtype=torch.int64))
+    with Storages() as made:
+        summed(store, 1, ("a",))
+    [shard] = store.open(1).shards  # mapped: no memory of the process
+    del made.bytes[shard["values"].untyped_storage().data_ptr()]
+    assert made.largest() == 8 * NUMBERS_AT_ONCE < 8 * shard["values"].numel()
+
+
+def test_maps_are_copied_once_to_be_summed():
+    maps = torch.ones(8, 64, 4, 4)
+    with Storages() as made:
+        HintStatistics.of(maps)
+    assert [size for size in made.bytes.values() if size >= 8 * maps.numel()] == [8 * maps.numel()]
 
 
 def test_a_view_is_summed_once_and_then_read_to_the_bit(tmp_path, monkeypatch):
@@ -74,7 +102,7 @@ def test_an_incomplete_view_has_no_statistics(tmp_path):
         run_statistics(store, [1, 2])
 
 
-def test_a_changed_file_is_damage_that_every_start_finds(tmp_path):
+def test_a_changed_file_is_damage_that_every_run_with_the_term_finds_and_no_other(tmp_path):
     teacher = replace(stores(tmp_path), summed=("conv",))
     built(tmp_path, [teacher], [1])
     file = statistics_file(teacher.hints["conv"], 1)
@@ -88,6 +116,7 @@ def test_a_changed_file_is_damage_that_every_start_finds(tmp_path):
         with pytest.raises(UserError, match="the digest does not match") as refused:
             read()
         assert f"rm '{file}'" in refused.value.fix
+    verify_checksums([replace(teacher, summed=())], [1], console)
 
 
 def test_a_build_collects_those_that_are_wanted_and_no_others(tmp_path):

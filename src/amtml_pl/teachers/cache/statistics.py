@@ -20,7 +20,7 @@ from amtml_pl.system.records import Count, Positive, Sealed, as_json, find_recor
 from amtml_pl.teachers.cache.storage import decode
 from amtml_pl.teachers.cache.store import TensorStore
 
-ROWS_AT_ONCE = 512  # part of the definition: another number may change the last bits
+NUMBERS_AT_ONCE = 2**21  # 16 MiB in float64; another number may change the last bits of the sums
 
 
 class ViewStatistics(Sealed):
@@ -85,7 +85,7 @@ def summed(store: TensorStore, view: int, shards: tuple[str, ...]) -> ViewStatis
     parts = (
         HintStatistics.of(decode(rows, shard.get("scale")))
         for shard in store.open(view).shards
-        for rows in torch.split(shard["values"], ROWS_AT_ONCE)
+        for rows in torch.split(shard["values"], max(1, NUMBERS_AT_ONCE // shard["values"][0].numel()))
     )
     sums = reduce(add, parts)
     C = len(sums.total)
