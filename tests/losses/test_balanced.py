@@ -120,7 +120,7 @@ def test_the_loss_does_not_depend_on_a_teachers_mean_and_scale(kind, shift, scal
     term, step = built(BalancedLoss("layer3", scaling=kind, drop=0.0), dtype=torch.float64)
     before = term(step)
     hints = step.teachers.hints
-    hints["t1/layer3"].mul_(scale).add_(shift)
+    hints["t1/layer3"].add_(shift).mul_(scale)
     term.set_hint_statistics({name: HintStatistics.of(hint) for name, hint in hints.items()})
     torch.testing.assert_close(term(step), before)
 

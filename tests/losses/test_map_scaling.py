@@ -44,6 +44,26 @@ def test_maps_that_do_not_vary_become_zero(kind):
     assert torch.equal(standardised(torch.zeros(9, 3, 2, 2), kind), torch.zeros(9, 3, 2, 2))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [2.0**-6, 1.0, 300.0])
+def test_maps_that_vary_only_by_rounding_to_float16_become_zero(kind, scale):
+    maps = neighbours_in_float16((9, 3, 2, 2)) * scale
+    assert len(maps.unique()) == 2
+    assert torch.equal(standardised(maps, kind), torch.zeros(9, 3, 2, 2).double())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_maps_that_vary_by_more_than_rounding_get_variance_one(kind):
+    maps = 1 + 4 * (neighbours_in_float16((9, 3, 2, 2)) - 1)
+    torch.testing.assert_close(standardised(maps, kind).var(correction=0), torch.tensor(1.0).double())
+
+
+def neighbours_in_float16(shape):
+    """Return 1 and the next larger number of float16, about as often."""
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return 1 + (drawn < drawn.median()).double() * 2.0**-10
+
+
 def test_a_channel_that_does_not_vary_becomes_zero_beside_others():
     maps = maps_of(3)
     maps[:, 1] = 0.1

@@ -12,13 +12,15 @@ from amtml_pl.losses.phi_s import phi_s_matrix
 from amtml_pl.models.hint_statistics import HintStatistics
 
 Scaling: TypeAlias = Literal["per_channel", "phi_s"]
-CONSTANT = 1e-6  # a smaller deviation, as a share of the root mean square, is rounding
+# A smaller deviation, as a share of the root mean square, may be rounding of the stored maps: float16 numbers
+# next to each other differ by 2^-11 to 2^-10 of their size.
+CONSTANT = torch.finfo(torch.float16).eps
 
 
 def transform_of(statistics: HintStatistics, kind: Scaling) -> Float[Tensor, "C ..."]:
     """Return what centred maps are multiplied by: a scale per channel, or a matrix.
 
-    Channels that do not vary become 0; PHI-S does this only if none varies.
+    Channels that do not vary, except by rounding to float16, become 0. PHI-S does this only if none varies.
 
     Args:
         statistics: of all maps of the teacher.
