@@ -82,7 +82,7 @@ def test_kd_equals_a_loop_and_standardises_a_teacher_over_the_classes_that_it_kn
         if order == "mixture":
             known, n = loop(T * q.log())
             q = torch.zeros(K).double().index_put((torch.tensor(known),), (n / T).softmax(0))
-        s = (loop(z[b])[1] / T).softmax(0)
+        s = torch.zeros(K).double().masked_scatter(q > 0, (loop(z[b, q > 0])[1] / T).softmax(0))
         naive = naive + T**2 * (q[q > 0] * (q[q > 0] / s[q > 0]).log()).sum() / 4
         for m in range(M):  # only the classes that a teacher knows, or any does, are compared
             known = q > 0 if order == "mixture" else step.teachers.logits[b, m] > -torch.inf
@@ -90,6 +90,18 @@ def test_kd_equals_a_loop_and_standardises_a_teacher_over_the_classes_that_it_kn
     loss = SoftTargetLoss(T, standardize=order)(step)
     torch.testing.assert_close(loss, naive)
     torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.autograd.grad(naive, z)[0])
+
+
+@given(SEEDS, st.sampled_from(ORDERS), st.integers(1, 4), st.integers(3, 7))
+@settings(max_examples=20)
+def test_for_one_teacher_with_all_the_weight_kd_is_kd_each(seed, order, M, K):
+    step = with_gaps(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
+    weights = torch.eye(M, dtype=torch.float64)[seed % M].expand(4, M)
+    step, z = replace(step, weights=weights), step.student.logits
+    terms = SoftTargetLoss(3.0, standardize=order), PerTeacherSoftTargetLoss(3.0, standardize=True)
+    values = [term(step) for term in terms]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in values))
 
 
 @given(SEEDS, st.integers(1, 4), st.integers(3, 7))

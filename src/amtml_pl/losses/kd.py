@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amtml_pl.losses.kd_each import log_known_share
 from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss
-from amtml_pl.losses.standardize import Standardize, standardized, standardized_soft_targets
+from amtml_pl.losses.standardize import Standardize, standardized_soft_targets, standardized_student
 from amtml_pl.losses.term import require_teachers
 from amtml_pl.types import Mixture, Step
 
@@ -21,7 +21,7 @@ class SoftTargetLoss(SoftTargetTerm):
     ``p_b = softmax(z_b / T)`` and C_m the classes that teacher m knows; see `soft_target_loss`. A teacher
     that knows all classes adds nothing to the second part. For any other, it removes the classes outside C_m
     from the comparison: their probability 0 in q says nothing about the image. Without
-    standardisation, the gradient is that of `PerTeacherSoftTargetLoss`.
+    standardisation, the gradient is that of `PerTeacherSoftTargetLoss`. For one teacher, the value is, too.
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
     targets (``docs/methods/amtml.md``). `amtml_pl.losses.adapter` trains the weighting.
 
@@ -50,7 +50,7 @@ class SoftTargetLoss(SoftTargetTerm):
         if self.standardize == "none":
             targets = self.soft_targets(step).detach()
         else:
-            student = standardized(student)
+            student = standardized_student(student, known, weights)
             targets = standardized_soft_targets(known, weights, T, self.mixture, self.standardize)
         if self.standardize == "mixture":  # one target, of the classes that any teacher knows
             known, weights = targets.log()[:, None], torch.ones_like(weights[:, :1])

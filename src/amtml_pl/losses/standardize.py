@@ -42,6 +42,23 @@ def standardized_pair(
     return standardized(on_known_classes(student, teacher)), standardized(teacher)
 
 
+def standardized_student(
+    logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], weights: Float[Tensor, "B M"]
+) -> Float[Tensor, "B K"]:
+    """Return a student's logits `standardized` over the classes of its soft targets.
+
+    They are the classes that any teacher with a weight above 0 knows. Any other class gets 0, the mean: it is
+    not compared, but must be finite.
+
+    Args:
+        logits: not softened, with gradients.
+        teacher_logits: not softened.
+        weights: rows sum to 1; constants.
+    """
+    known = ((teacher_logits > -torch.inf) & (weights > 0)[:, :, None]).any(dim=1)
+    return standardized(logits.masked_fill(~known, -torch.inf)).masked_fill(~known, 0.0)
+
+
 def standardized_soft_targets(
     teacher_logits: Float[Tensor, "B M K"],
     weights: Float[Tensor, "B M"],
