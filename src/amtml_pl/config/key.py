@@ -14,6 +14,7 @@ Identity = Literal[
     "teachers",  # in runs with teachers
     "cached",  # in runs whose teachers are cached
     "readers",  # in the nodes that interpolate it, and nowhere else
+    "set",  # unless it is null or false, so that a new key changes no older hash
     "never",  # it changes no result
 ]
 

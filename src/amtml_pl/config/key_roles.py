@@ -54,6 +54,7 @@ def identified(
     found = {}
     for name, value in node.items():
         key = keys.get(name) or keys.get("*")
-        if key is None or key.identity in where:
+        is_set = key is not None and key.identity == "set" and value is not None and value is not False
+        if key is None or is_set or key.identity in where:
             found[name] = identified(value, key.keys, where) if key and isinstance(value, Mapping) else value
     return found

@@ -69,6 +69,9 @@ DATASET = {
 }
 DATA = {
     "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
+    "balanced": key(
+        SWITCH, "true: an epoch draws as many images of every class (docs/data.md)", identity="set"
+    ),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
     "classes": key(CLASSES, "classes whose images every split keeps; null: all (docs/teachers.md)"),
     "device": key(
@@ -236,6 +239,19 @@ COMMAND = {
     "debug": key(SWITCH, "true: print the traceback of an error", recipe=True),
     "paths": node("paths.data=FOLDER", "folders that all runs share", PATHS, recipe=True),
 }
+CLASS_WEIGHTS = Rule(
+    Literal["balanced"] | list[float] | None, "balanced, a list with a number above 0 per class, or null",
+    lambda v: v is None or v == "balanced" or (bool(v) and min(v) > 0),
+)  # fmt: skip
+TERM = {
+    "class_weights": key(
+        CLASS_WEIGHTS,
+        "of the term ce: weights of the classes; balanced: inverse to their training images",
+        required=False,
+        identity="set",
+    ),
+}
+ONE_TERM = Key(dict, "a loss term", help="one term", keys=TERM)
 ONE_TEACHER = Key(dict, "a teacher", help="one teacher", keys=TEACHER)
 COEF = key(number("a number"), "coefficient of a loss term; conf/loss has the default")
 # Each choice of a group is a file of conf/<group>.
@@ -245,7 +261,7 @@ GROUPS = {
     "student": node("student=resnet20", "the network to train", STUDENT),
     "teacher": node("teacher=[]", "the teachers, e.g. `'teacher=[resnet32,resnet56]'`", {"*": ONE_TEACHER}),
     "weighting": node("weighting=uniform", "weights of the teachers", constructed=True, identity="teachers"),
-    "loss": node("loss=[ce]", "the terms of the loss, e.g. `'loss=[ce,kd]'`"),
+    "loss": node("loss=[ce]", "the terms of the loss, e.g. `'loss=[ce,kd]'`", {"*": ONE_TERM}),
     "coef": node("coef.ce=1", "coefficients of the terms; ignored for unselected terms", {"*": COEF}),
     "loop": node("loop=distill", "the training step and its optimisers", constructed=True),
     "execution": node("execution=auto", "how the training step is executed (docs/execution.md)", EXECUTION),

@@ -51,6 +51,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         yield from schedule_problems(tree["scheduler"], epochs)
     yield from shared_batch_problems(tree)
     yield from mixup_problems(tree)
+    yield from balance_problems(tree)
 
 
 def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: str) -> Iterator[str]:
@@ -143,6 +144,16 @@ def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, but the cache holds the "
             "teachers' outputs for single images (expected 0, or teacher_source=live)"
+        )
+
+
+def balance_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an error for unequal classes that sampling and loss both correct."""
+    ce = tree["loss"].get("ce")
+    if tree["data"].get("balanced") and isinstance(ce, Mapping) and ce.get("class_weights") == "balanced":
+        yield (
+            "loss.ce.class_weights=balanced: data.balanced=true already draws all classes equally often "
+            "(expected null, or data.balanced=false)"
         )
 
 

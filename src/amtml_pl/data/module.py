@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.balanced import balanced_order
 from amtml_pl.data.counter_rng import permutation, random_bits
 from amtml_pl.data.loader import BatchReader, Order, ResumableLoader
 from amtml_pl.data.mixup import Mixup
@@ -54,6 +55,7 @@ class PackedDataModule(pl.LightningDataModule):
         packed: the images and labels.
         order_seed: seed of the order of the training batches.
         augment: turns stored training images into their views.
+        balanced: True to draw every class equally often in an epoch, see `balanced_order`.
         batch_size: training images per optimiser step, over all ranks together.
         eval_batch_size: images per validation or test batch, over all ranks together.
         views: V, the number of views that the epochs use in turn; ``"all"`` means every distinct one, or a
@@ -89,6 +91,7 @@ class PackedDataModule(pl.LightningDataModule):
         *,
         order_seed: int,
         augment: Augmentation,
+        balanced: bool = False,
         batch_size: int = 128,
         eval_batch_size: int = 500,
         views: int | Literal["all"] = "all",
@@ -116,6 +119,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.classes, self.num_classes = packed.classes, len(packed.classes)
         self.order_seed = order_seed
         self.augment = augment
+        self.balanced = balanced
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.views = distinct if views == "all" else views  # None: a new view in every epoch
@@ -151,6 +155,11 @@ class PackedDataModule(pl.LightningDataModule):
             other = [*self._splits][-1]
             raise UserError(what, fix=f"pass split={other}, or to amtml_pl.cache 'splits=[{other}]'")
         return self._splits[name]
+
+    def class_counts(self) -> Int64[Tensor, " K"]:
+        """Return the number of training images of every class."""
+        train = self.split("train")
+        return torch.bincount(train.stored.labels[train.rows], minlength=self.num_classes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches left in the trainer's current epoch, in epoch 0 without a trainer."""
@@ -190,7 +199,9 @@ class PackedDataModule(pl.LightningDataModule):
         """
         split = self.split("train")
         state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
-        order = torch.from_numpy(permutation(len(split), state))
+        labels = split.stored.labels[split.rows].numpy()
+        drawn = balanced_order(labels, state) if self.balanced else permutation(len(split), state)
+        order = torch.from_numpy(drawn)
         batches = list(torch.split(order, self.batch_size))
         if len(batches) > 1 and len(batches[-1]) < min(2, self.batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]

@@ -159,6 +159,11 @@ class StudentModule(pl.LightningModule):
         for term in self.loss_terms().values():
             term.set_hint_statistics(statistics)
 
+    def set_class_counts(self, counts: Int64[Tensor, " K"]) -> None:
+        """Pass the number of training images of every class to the terms."""
+        for term in self.loss_terms().values():
+            term.set_class_counts(counts)
+
     def calibrate_weighting(
         self,
         accuracy: Mapping[str, float],

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.types import Mixture, OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
+
+ClassWeights: TypeAlias = Literal["balanced"] | Sequence[float]
 
 
 class LossTerm(nn.Module):
@@ -38,6 +40,7 @@ class LossTerm(nn.Module):
         temperature: T > 0 of the softened outputs; 1 for a term that softens none.
         mixture: what the term's soft targets mix; None for a term without any, or with probabilities alone.
         label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1).
+        class_weights: of the labels, ``balanced`` or one per class; None for equal ones.
     """
 
     needs_teachers: ClassVar[bool] = False
@@ -53,6 +56,7 @@ class LossTerm(nn.Module):
     temperature: float = 1.0
     mixture: Mixture | None = None
     label_smoothing: float = 0.0
+    class_weights: ClassWeights | None = None
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the student's features that the term reads, as dotted module paths."""
@@ -86,6 +90,9 @@ class LossTerm(nn.Module):
 
     def set_hint_statistics(self, statistics: Mapping[str, HintStatistics]) -> None:
         """Take the statistics of `summed_hints` over all views of the run, after `build`."""
+
+    def set_class_counts(self, counts: Int64[Tensor, " K"]) -> None:
+        """Take the number of training images of every class, after `build`."""
 
     def build(self, shapes: TensorShapes) -> None:
         """Create the learned parameters, once, before the optimiser gets them."""

@@ -61,6 +61,7 @@ def connect(prepared: Prepared) -> Ready:
             reader.provide(*cache.views)
             with rank_zero_first():
                 module.set_hint_statistics(cache.statistics())
+    module.set_class_counts(prepared.data.class_counts())
     module.set_teacher_heads(heads(plan.teachers, module.head_names()))
     accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if "val" in of}
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))

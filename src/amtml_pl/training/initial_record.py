@@ -43,6 +43,8 @@ def initial_record(ready: Ready) -> RunRecord:
             "train_images": data.sizes["train"],
             "augment": str(settings.data.augment),
             "mixup": settings.data.mixup,
+            "balanced": settings.data.balanced,
+            "class_weights": str(next(filter(None, (term.class_weights for term in terms)), None)),
             "optimizer": str(method.optimizer),
             "scheduler": str(method.scheduler),
             "precision": str(trainer.get("precision", "32-true")),

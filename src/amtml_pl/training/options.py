@@ -50,6 +50,7 @@ class DataOptions:
 
     Attributes:
         module, augment: the `PackedDataModule`, and the operations of a view, an argument of it.
+        balanced: True if an epoch draws all classes equally often.
         batch_size: images over all ranks, 1 or more.
         classes: those whose images every split keeps; None for all.
         mixup: α of the mixing distribution, 0 or more; 0 blends nothing.
@@ -61,6 +62,7 @@ class DataOptions:
 
     module: ObjectSpec
     augment: ObjectSpec
+    balanced: bool
     batch_size: int
     classes: list[int] | None
     mixup: float
