@@ -27,6 +27,7 @@ def rates(kind, arguments, epochs):
         ({"T_max": 200}, "does not fit 60 epochs: the run ends before the schedule."),
         ({"T_max": 50}, "does not fit 60 epochs: the schedule ends before the run."),
         ({"total_steps": 61}, "does not fit 60 epochs: the run ends before the schedule."),
+        ({"epochs": 61}, "does not fit 60 epochs: the run ends before the schedule."),
         (
             {"start_factor": 0.1, "total_iters": 61},
             "does not fit 60 epochs: the run ends before the schedule.",
@@ -60,6 +61,11 @@ def test_a_schedule_that_ends_before_its_run_is_refused():
     (problem,) = schedule_problems({"max_lr": 1.0, "total_steps": 3}, 5)
     assert problem.startswith("scheduler.total_steps=3: the schedule ends before the run (expected 5")
     assert not [*schedule_problems({"max_lr": 1.0, "total_steps": 5}, 5)]
+
+
+def test_a_number_of_steps_that_the_run_counts_itself_is_refused():
+    (problem,) = schedule_problems({"epochs": 5, "steps_per_epoch": 100}, 5)
+    assert problem == "scheduler.steps_per_epoch=100: the run counts them (expected null)"
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ def test_a_balanced_run_records_it_and_resumes_to_the_bit(run, monkeypatch, way)
     record, whole = run(*JOBS[way], "doctor=false", name="whole")
     expected = {"sampling": (True, "None"), "loss": (False, "balanced")}[way]
     assert (record.budget["balanced"], record.budget["class_weights"]) == expected
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patched:
         at_step(patched, 5, failing(RuntimeError("killed")))
-        run(*JOBS[way], "doctor=false", "checkpoint_minutes=0", name="cut")
+        with pytest.raises(RuntimeError, match="killed"):
+            run(*JOBS[way], "doctor=false", "checkpoint_minutes=0", name="cut")
     _, cut = run(*JOBS[way], "doctor=false", "checkpoint_minutes=0", name="cut")
     assert_bitwise_equal(weights(whole), weights(cut))
 

@@ -120,7 +120,7 @@ def becomes_objects(value: object, hint: object) -> bool:
 
 
 def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Yield trainer options that a loop with its own optimiser steps cannot use."""
+    """Yield trainer options and schedules that a loop with its own optimiser steps cannot use."""
     name, trainer = tree["loop"]["_target_"], tree["trainer"]
     try:
         if not getattr(located(name), "steps_itself", False):
@@ -133,6 +133,12 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
                 f"trainer.{key}={trainer[key]} is not supported: the loop {name} steps its optimisers itself "
                 f"(expected {'null' if off[0] is None else off[0]})"
             )
+    if "steps_per_epoch" in tree["scheduler"]:
+        yield (
+            f"scheduler={tree['scheduler']['_target_'].rpartition('.')[2]} changes the learning rate after "
+            f"every step: the loop {name} steps its optimisers itself (expected a schedule of epochs, e.g. "
+            "scheduler=cosine)"
+        )
 
 
 def device_problems(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -34,9 +34,10 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
     for key, within in (("step_size", epochs - 1), ("T_0", epochs), ("step_size_up", epochs)):
         if numbers.get(key, 0) > within:
             yield key, "the run ends before the second period", epochs // 3
-    if "T_max" in numbers and numbers["T_max"] != epochs:
-        first, last = ("schedule", "run") if numbers["T_max"] < epochs else ("run", "schedule")
-        yield "T_max", f"the {first} ends before the {last}", epochs
+    for key in ("T_max", "epochs"):
+        if numbers.get(key, epochs) != epochs:
+            first, last = ("schedule", "run") if numbers[key] < epochs else ("run", "schedule")
+            yield key, f"the {first} ends before the {last}", epochs
     if numbers.get("total_steps", 0) > epochs:
         yield "total_steps", "the run ends before the schedule", epochs
     factors = {node[key] for key in ("factor", "start_factor", "end_factor") if key in node}
@@ -45,7 +46,9 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
 
 
 def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
-    """Yield mistakes that end a run with an error: OneCycleLR stops after its last step."""
+    """Yield a schedule that stops before the run, and a number of steps that the run counts itself."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
         yield f"scheduler.total_steps={steps}: the schedule ends before the run (expected {epochs} epochs)"
+    if scheduler.get("steps_per_epoch") is not None:
+        yield f"scheduler.steps_per_epoch={scheduler['steps_per_epoch']}: the run counts them (expected null)"

@@ -25,6 +25,7 @@ from amtml_pl.distill.compiled import CompiledStep
 from amtml_pl.distill.loss_components import StepBreakdown, trainable
 from amtml_pl.distill.metrics import CollapseChange, EpochMeans, weight_statistics
 from amtml_pl.distill.observer import Observer
+from amtml_pl.distill.schedules import schedule_of
 from amtml_pl.distill.step_watch import StepWatch
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
@@ -49,7 +50,7 @@ class StudentModule(pl.LightningModule):
         coef: the multiplier of each term; entries without a term are ignored.
         num_classes: K.
         optimizer: takes parameter groups, each with a ``name`` (student, terms, weighting).
-        scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
+        scheduler: takes the optimiser, gives a schedule, see `schedule_of`; None keeps the rate.
         teachers: the teacher source; None trains without.
         weighting: weighs the teachers; needed where there are teachers. It has its own learning rate.
             Weight decay does not apply to it: its regularisation is a loss term.
@@ -61,6 +62,7 @@ class StudentModule(pl.LightningModule):
         uses_weighting_unchanged: whether the teachers' weights are those that the weighting gives.
         compiled: what of it is compiled; None for an eager run.
         has_specialists: whether a teacher does not know every class, so that this is measured.
+        steps_per_epoch: optimiser steps of an epoch, which schedules of steps read.
         watch: notes non-finite numbers on an accelerator; None where each step is checked at once.
         coef: the multiplier of every summand of the student's loss.
         networks_trained: number of networks that a step trains, for the run's budget.
@@ -78,6 +80,7 @@ class StudentModule(pl.LightningModule):
     uses_weighting_unchanged: ClassVar[bool] = False
     compiled: CompiledStep | None = None
     has_specialists: bool = False
+    steps_per_epoch: int = 1
     watch: StepWatch | None = None
 
     def __init__(
@@ -198,7 +201,9 @@ class StudentModule(pl.LightningModule):
         optimizer = self.make_optimizer(list(self.parameter_groups()))
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        schedule, steps = schedule_of(self.make_scheduler, optimizer, self.steps_per_epoch)
+        interval = "step" if steps > 1 else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
     def on_fit_start(self) -> None:
         """Move the teachers and their classifiers to the device of the batches."""

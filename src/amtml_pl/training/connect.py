@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,11 +21,12 @@ from amtml_pl.models.layout import set_execution
 from amtml_pl.models.teacher_head import LinearHead
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import rank_zero_first
-from amtml_pl.system.ranks import is_rank_zero
+from amtml_pl.system.ranks import is_rank_zero, world_size
 from amtml_pl.system.records import write_record
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.training.assemble import data_module, training_module
+from amtml_pl.training.options import TrainerOptions
 from amtml_pl.training.run_cache import RunCache, examination
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.stages import Prepared, Ready
@@ -66,12 +68,22 @@ def connect(prepared: Prepared) -> Ready:
     accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if "val" in of}
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
+    module.steps_per_epoch = steps_per_epoch(settings.trainer, len(data.train_batches(0, 0, world_size())))
     if cache is None:
         facts = {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
     else:
         examined = {name: each.model_dump(exclude={"examination"}) for name, each in cache.examined().items()}
         facts = {name: TeacherFacts(**values) for name, values in examined.items()}
     return Ready(prepared=prepared, module=module, data=data, cache=cache, facts=facts)
+
+
+def steps_per_epoch(options: TrainerOptions, batches: int) -> int:
+    """Return the optimiser steps of an epoch, of which the last may accumulate fewer batches."""
+    trainer = options.trainer.plain()
+    limit = trainer.get("limit_train_batches")
+    if limit is not None:
+        batches = min(batches, int(limit if isinstance(limit, int) else batches * limit))
+    return max(1, math.ceil(batches / trainer.get("accumulate_grad_batches", 1)))
 
 
 @dataclass(frozen=True)

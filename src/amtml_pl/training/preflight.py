@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from amtml_pl.distill.schedules import schedule_of
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm, mixture_of_targets
 from amtml_pl.models.taps import tap_shapes
@@ -51,8 +52,8 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
     try:
         optimizer = settings.method.optimizer.build()([nn.Parameter(torch.zeros(()))])
         if (make := settings.method.scheduler.build()) is not None:
-            schedule = make(optimizer)
-            for _ in range(settings.trainer.epochs):
+            schedule, steps = schedule_of(make, optimizer, steps_per_epoch=10)
+            for _ in range(settings.trainer.epochs * steps):
                 optimizer.step()
                 schedule.step()
     except UserError as problem:
