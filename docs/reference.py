@@ -17,6 +17,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from amtml_pl.config.command_keys import COMMANDS
+from amtml_pl.config.headers import header
 from amtml_pl.config.key import Key as Declared
 from amtml_pl.config.key import leaves
 from amtml_pl.config.paths import config_directory
@@ -336,21 +337,6 @@ def comment_of(key: yaml.Node, ends: yaml.Node, lines: Sequence[str]) -> str:
         first -= 1
     above = lines[first : key.start_mark.line] if first > 0 else []
     return " ".join(line.strip().removeprefix("# ") for line in above)
-
-
-def header(file: Path) -> str:
-    """Return the first paragraph of a file's first comment, in one line."""
-    words = []
-    for line in file.read_text().splitlines():
-        if line.startswith("# @package"):
-            continue
-        if not line.startswith("#") or (words and line.removeprefix("#")[:3].isspace()):
-            break
-        text = line.removeprefix("#").strip()
-        if words and (not text or re.match(r"(Source|Command|Cost|Expected|Needs|Teachers): ", text)):
-            break
-        words.append(text)
-    return " ".join(words)
 
 
 def code(value: str) -> str:
