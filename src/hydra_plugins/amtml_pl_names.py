@@ -12,8 +12,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config.command_keys import help_of
 from amtml_pl.config.default_augmentation import default_operations
+from amtml_pl.config.help_page import help_page
 from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
 
 
@@ -30,7 +30,7 @@ def of_seed(seeds: object, seed: object) -> object:
 
 OmegaConf.register_new_resolver("amtml.default_operations", default_operations, replace=True)
 OmegaConf.register_new_resolver("amtml.first_given", first_given, replace=True)
-OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
+OmegaConf.register_new_resolver("amtml.help", help_page, replace=True)
 OmegaConf.register_new_resolver("amtml.of_seed", of_seed, replace=True)
 OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
 OmegaConf.register_new_resolver("amtml.ratio", truediv, replace=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, leaves, node, whole
+from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, node, whole
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
@@ -83,14 +83,10 @@ REPORT = {
 COMMANDS: Mapping[str, Mapping[str, Key]] = {
     "train": KEYS,
     "cache": CACHE_COMMAND,
+    "doctor": {},
     "benchmark": {"benchmark": node("benchmark.steps=5", "settings of the measurements", BENCHMARK)},
     "evaluate": EVALUATE,
     "export": EXPORT,
     "predict": PREDICT,
     "report": REPORT,
 }
-
-
-def help_of(command: str) -> str:
-    """Return the keys of a command with a line of help each, for ``--help``."""
-    return "\n".join(f"{path:24} {each.help}" for path, each in leaves(COMMANDS[command]))
