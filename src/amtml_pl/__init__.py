@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from amtml_pl.errors import Interrupted, UserError
     from amtml_pl.results.run import FinishedRun, load_run
+    from amtml_pl.train import run_experiment
 
-__all__ = ["FinishedRun", "load_run"]
+# The module of each public name.
+PLACES = {
+    "FinishedRun": "results.run",
+    "Interrupted": "errors",
+    "UserError": "errors",
+    "load_run": "results.run",
+    "run_experiment": "train",
+}
+__all__ = ["FinishedRun", "Interrupted", "UserError", "load_run", "run_experiment"]
 
 
 def __getattr__(name: str) -> object:
     """Return a name of `__all__`, imported at first use to make the package load fast."""
-    if name not in __all__:
+    if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from amtml_pl.results import run
-
-    return getattr(run, name)
+    return getattr(import_module(f"{__name__}.{PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,18 @@ class UserError(Exception):
         self.fix = fix
         super().__init__(what if fix is None else f"{what}\nFix: {fix}")
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows in place of a traceback."""
+        return [f"error: {self}"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The end of a call by Ctrl-C or a kernel's interrupt; the same call resumes the run."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows in place of a traceback."""
+        return [str(self)]
+
 
 class AnotherFailed(Exception):  # noqa: N818 - the failure is in another process
     """The end of a run because another of its processes has ended and reported why."""

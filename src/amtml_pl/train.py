@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
+from amtml_pl.config.reporting import command_state
+from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
+
+if TYPE_CHECKING:
+    from amtml_pl.results.run import FinishedRun
 
 
 def main() -> None:
@@ -41,12 +50,46 @@ def train(job: CommandJob) -> float:
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
+            if command_state.called:
+                raise UserError(
+                    f"A Python call trains in one process (got trainer.devices={trainer.devices} and "
+                    f"trainer.num_nodes={trainer.num_nodes}, expected one device).",
+                    fix=f"pass trainer.devices=1, or run in a terminal: {job.typed()}",
+                )
             launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
             record = execute(RunRequest(settings, folder, job.experiment, job.typed()))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))
     return float("nan")
+
+
+def run_experiment(*overrides: str) -> FinishedRun:
+    """Train one run in this process, as the command does, and open its folder.
+
+    ``run_experiment("experiment=digits_amtml", "seed=1")`` is ``python -m amtml_pl.train
+    experiment=digits_amtml seed=1``: the same folder, checks and record. A completed run is not repeated,
+    and an interrupted one is resumed. Sweeps and several processes need the command.
+
+    Args:
+        overrides: arguments of the command, one in each string, without a shell's quotes.
+
+    Returns:
+        The completed run, as `amtml_pl.load_run` opens it.
+
+    Raises:
+        UserError: for a mistake that ends the command with status 2.
+        Interrupted: after Ctrl-C or a kernel's interrupt; a KeyboardInterrupt. The same call resumes the run.
+    """
+
+    def trained(job: CommandJob) -> Path:
+        train(job)
+        return job.folder
+
+    folder = call("train", trained, overrides)
+    from amtml_pl.results.run import load_run
+
+    return load_run(folder)
 
 
 if __name__ == "__main__":

@@ -143,19 +143,25 @@ def command(
     """
 
     def decorate(work: Callable[[CommandJob], Any]) -> Callable[[], None]:
-        @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-        @functools.wraps(work)
-        def run(config: DictConfig) -> Any:
-            command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
-            return work(CommandJob(name, config))
-
         @functools.wraps(work)
         def main() -> None:
-            start(run, multirun=multirun)
+            start(composed_by_hydra(name, work), multirun=multirun)
 
         return main
 
     return decorate
+
+
+def composed_by_hydra(name: str, work: Callable[[CommandJob], Any]) -> Callable[[], None]:
+    """Return a Hydra main function, which composes the job of this process's arguments."""
+
+    @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
+    @functools.wraps(work)
+    def run(config: DictConfig) -> Any:
+        command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
+        return work(CommandJob(name, config))
+
+    return run
 
 
 def start(run: Callable[[], object], *, multirun: bool = True) -> None:
@@ -163,8 +169,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     begin_in_utf8()
     quieten()
     raise_on_sigterm()
-    command_state.begun = command_state.sweeps = False
-    command_state.mistakes.clear()
+    command_state.begin()
     swept = get_args_parser().parse_args().multirun
     if swept and not multirun:
         report_typed(["--multirun is not supported by this command; run it once for each run folder"])

@@ -34,11 +34,21 @@ class CommandState:
         begun: True after a job has begun; then Hydra's status 1 is not a mistake in the command.
         sweeps: True if that job is one of a multirun, whose other jobs a mistake does not end.
         mistakes: the messages of mistakes that have ended jobs of a multirun.
+        called: True if a Python function runs the command, which raises what is not printed then.
+        refusal: the mistake that has ended such a call.
     """
 
     begun: bool = False
     sweeps: bool = False
     mistakes: list[str] = field(default_factory=list)
+    called: bool = False
+    refusal: UserError | None = None
+
+    def begin(self, *, called: bool = False) -> None:
+        """Forget the command before."""
+        self.begun = self.sweeps = False
+        self.mistakes.clear()
+        self.called, self.refusal = called, None
 
 
 command_state = CommandState()
@@ -76,11 +86,12 @@ def reporting(
                 remove_untouched(folder)
         report_mistake(mistake)
     except (KeyboardInterrupt, Preempted) as stop:
-        prepare_to_end()
         what, status = (
             ("Preempted", PREEMPTED) if isinstance(stop, Preempted) else ("Interrupted", INTERRUPTED)
         )
-        if is_rank_zero():
+        if not command_state.called:
+            prepare_to_end()
+        if is_rank_zero() and not command_state.called:
             how = "To resume, run" if resumes else "To start again, run"
             error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
         sys.exit(status)
@@ -100,7 +111,9 @@ def refuse_other_encoding(folder: Path) -> None:
 
 def report_mistake(error: UserError) -> None:
     """Print the message for a mistake, and exit; a sweep continues with its next job."""
-    if is_reporting_rank(str(error)):
+    if command_state.called:
+        command_state.refusal = error
+    elif is_reporting_rank(str(error)):
         whose = f"rank {rank()}: " if world_size() > 1 else ""
         error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
     else:
@@ -116,6 +129,9 @@ def report_typed(mistakes: list[str]) -> None:
         return
     count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
     listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
+    if command_state.called:
+        command_state.refusal = UserError(f"The overrides have {count}:\n{listed}")
+        return
     error_console.print(f"[bold red]error:[/] {escape(f'The command line has {count}:')}\n{escape(listed)}")
 
 

@@ -16,9 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
+from amtml_pl.config.call import ONE_RUN
 from amtml_pl.config.command import user_config_folders
 from amtml_pl.config.override_errors import command_line_mistakes
-from amtml_pl.config.reporting import command_state, report_typed
+from amtml_pl.config.reporting import command_state, report_mistake, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import result_overrides, run_label, sweep_hash
@@ -46,7 +47,10 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Name the sweep's folder before any job; raise a SystemExit for a wrong override."""
         try:
-            self.sweep = sweep_context.sweep = self.sweep_folder(config)
+            self.sweep = self.sweep_folder(config)
+            if command_state.called:
+                report_mistake(UserError(ONE_RUN, fix=self.sweep.repeat))
+            sweep_context.sweep = self.sweep
         except Exception:  # Hydra would only warn, and continue without a record of the jobs
             traceback.print_exc()
             raise SystemExit(1) from None
