@@ -45,7 +45,7 @@ def test_every_choice_of_every_group_passes_the_check(configure, place):
     )
     needed = ["++trainer.accelerator=cpu", "++trainer.sync_batchnorm=false"]
     needed.append(f"loss=[{','.join(terms.values())}]")
-    if chosen["dataset"] == "image_folder":
+    if chosen["dataset"] in ("image_folder", "one_folder"):
         needed += ["dataset.source.folder=x", "dataset.num_classes=3"]
     check(configure(*(f"{group}={name}" for group, name in chosen.items()), *needed))
 
