@@ -57,7 +57,7 @@ def test_runs_of_one_study_are_one_group_however_their_commands_were_typed(tmp_p
 def test_a_name_has_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
     typed = (
         "--multirun paths.data='/a folder' hydra.run.dir=x hydra/launcher=joblib +hydra.verbose=true "
-        "prepare=true force=true debug=true trainer=gpu trainer.max_epochs=2 "
+        "prepare=true force=true traceback=true trainer=gpu trainer.max_epochs=2 "
         "'teacher=[resnet20, wrn_16_2]' +coef.kd=1"
     )
     write_run(tmp_path / "a", "digits_kd", 0, 0.9, typed=typed)

@@ -20,7 +20,7 @@ def test_a_group_is_the_same_key_whatever_package_it_is_put_into():
 def test_neither_how_a_run_works_nor_its_seed_names_a_group_of_the_report():
     others = [
         "experiment=x", "sweep=tune", "seed=1", "trainer=cpu", "launcher=joblib", "paths.data=/x",
-        "debug=true", "expected_defects=[a]", "hydra/launcher=ray", "cache.batch_size=3",
+        "traceback=true", "expected_defects=[a]", "hydra/launcher=ray", "cache.batch_size=3",
         "data.num_workers=2",
     ]  # fmt: skip
     labels = ["trainer.max_epochs=3", "teacher.resnet8.seed=1", "data.seed=1", "method=avg", "+mine.key=1"]

@@ -16,7 +16,7 @@ CHANGED = {
         "seed=1", "role=teacher", "execution=eager", "temperature=2", "mixture=logits", "hint_pool=1",
         "teacher_recipe=digits", "teacher_seeds=[1]", "teacher_source=live", "cache.logits=float32",
         "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
-        "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]",
+        "doctor=false", "traceback=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]",
         "data.views=3", "student.input_size=48", "teacher=[resnet8]", "weighting=random_teacher",
         "loss=[ce,dkd]", "coef.kd=9", "loop=dml", "optimizer.lr=3", "scheduler=constant",
         "trainer.max_epochs=3", "logger=[]",
@@ -24,7 +24,7 @@ CHANGED = {
 }  # fmt: skip
 # Keys that change no result.
 WITHOUT_TRACE = {
-    "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "debug", "paths",
+    "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "traceback", "paths",
     "logger",
 }  # fmt: skip
 OF_TEACHERS = {"teacher_seeds", "teacher_source", "cache", "weighting"}

@@ -18,7 +18,7 @@ def test_settings_need_every_declared_key_and_no_other(configure):
         except OmegaConfBaseException:  # also for a key that only other nodes interpolate
             continue
         unread.append(key)
-    assert unread == ["debug", "logger"]  # `CommandJob.reporting` reads it; there may be no logger
+    assert unread == ["traceback", "logger"]  # `CommandJob.reporting` reads it; there may be no logger
 
 
 def test_train_yaml_has_the_declared_keys_in_their_order():

@@ -102,8 +102,8 @@ class CommandJob:
 
     def reporting(self, *, own_folder: bool = False, resumes: bool = False) -> AbstractContextManager[None]:
         """Return `reporting` for this job, with its folder if it has one."""
-        debug, folder = self.config.get("debug", False), self.folder if own_folder else None
-        return reporting(self.typed, debug=debug, folder=folder, resumes=resumes)
+        shown, folder = self.config.get("traceback", False), self.folder if own_folder else None
+        return reporting(self.typed, show_traceback=shown, folder=folder, resumes=resumes)
 
     def typed(self) -> str:
         """Return the command line of this job, also if it is part of a sweep."""
@@ -211,7 +211,7 @@ def status_of(run: Callable[[], object]) -> int:
 
 def refuse_composition(error: Exception) -> None:
     """Print what is wrong with the command line or with a composed file."""
-    if "debug=true" in sys.argv:
+    if "traceback=true" in sys.argv:
         traceback.print_exception(error)
     mistakes: list[str] = []
     with suppress(Exception):  # an unreadable file, which the first exception reports

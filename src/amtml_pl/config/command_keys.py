@@ -20,7 +20,7 @@ CHECKPOINT = key(
     choice("best", "last"),
     "best: the selected epoch, by validation accuracy or else the last; last: the last epoch",
 )
-DEBUG = KEYS["debug"]
+TRACEBACK = KEYS["traceback"]
 ROOTS = node(
     "paths.cache=FOLDER",
     "new places of folders that were moved after the run",
@@ -54,7 +54,7 @@ EVALUATE = {
     "seed": key(whole(0), "seed of the noise in the corruptions"),
     "out": key(FILE, "the JSON file to write; null: <run>/evaluate.json"),
     "paths": ROOTS,
-    "debug": DEBUG,
+    "traceback": TRACEBACK,
 }
 EXPORT = {
     "run": RUN,
@@ -62,7 +62,7 @@ EXPORT = {
     "checkpoint": CHECKPOINT,
     "out": key(FILE, "the file to write; null: <run>/export/student.<suffix of the format>"),
     "paths": ROOTS,
-    "debug": DEBUG,
+    "traceback": TRACEBACK,
 }
 MODEL = Rule(str, "an exported student or the folder of a completed run: model=FILE_OR_FOLDER", bool)
 IMAGES = Rule(str | list[str], "a folder, file, pattern or list: images=FOLDER", bool)
@@ -72,7 +72,7 @@ PREDICT = {
     "top": key(whole(1), "number of classes to print for each image"),
     "checkpoint": CHECKPOINT,
     "out": key(FILE, "a CSV file to write; null: none"),
-    "debug": DEBUG,
+    "traceback": TRACEBACK,
 }
 REPORT = {
     "runs": key(FOLDER, "a folder with run folders at any depth"),

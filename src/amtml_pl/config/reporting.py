@@ -56,13 +56,13 @@ command_state = CommandState()
 
 @contextmanager
 def reporting(
-    repeat: Callable[[], str], *, debug: bool, folder: Path | None = None, resumes: bool = True
+    repeat: Callable[[], str], *, show_traceback: bool, folder: Path | None = None, resumes: bool = True
 ) -> Iterator[None]:
     """Report a mistake with one message, and an interruption with the command that continues.
 
     Args:
         repeat: returns the command line that repeats the command.
-        debug: True to show the traceback of a mistake.
+        show_traceback: True to print the traceback of a mistake.
         folder: created by Hydra for the command; removed if a mistake has left it empty.
         resumes: True if the command continues where it was stopped, instead of starting again.
     """
@@ -79,7 +79,7 @@ def reporting(
             mistake = error
         if mistake is None:  # a defect: show its traceback
             raise
-        if debug:
+        if show_traceback:
             traceback.print_exc()
         if folder is not None:
             with suppress(OSError):  # up to a folder that is not empty

@@ -236,7 +236,7 @@ COMMAND = {
     "prepare": key(SWITCH, "true: download, train and build what is missing; false: stop", recipe=True),
     "force": key(SWITCH, "true: train again if the run folder has a result"),
     "doctor": key(SWITCH, "true: check the gradients of the loss terms before training"),
-    "debug": key(SWITCH, "true: print the traceback of an error", recipe=True),
+    "traceback": key(SWITCH, "true: print the traceback of an error", recipe=True),
     "paths": node("paths.data=FOLDER", "folders that all runs share", PATHS, recipe=True),
 }
 CLASS_WEIGHTS = Rule(
