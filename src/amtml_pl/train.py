@@ -10,6 +10,7 @@ from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.reporting import command_state
 from amtml_pl.errors import UserError
+from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
@@ -59,7 +60,8 @@ def train(job: CommandJob) -> float:
             launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
-            record = execute(RunRequest(settings, folder, job.experiment, job.typed()))
+            choices = {group: name for group in ("method", "student") if (name := chosen(group))}
+            record = execute(RunRequest(settings, folder, job.experiment, job.typed(), choices))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))
     return float("nan")
 

@@ -65,6 +65,8 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     record = folder.record()
     if record is None or record.status != "completed":
         raise NotCompared(unfinished(folder, record))
+    if record.debug is not None:
+        raise NotCompared(f"has debug={record.debug}, which is no result")
     folder.refuse_changed(record, *folder.tables)
     if metric not in record.metrics:
         known = ", ".join(name for name in record.metrics if not name.startswith("teacher/"))

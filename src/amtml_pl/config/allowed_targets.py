@@ -23,12 +23,25 @@ VARIABLE = "AMTML_TARGETS"
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 OWN = re.compile(r"^[^#\n]*_target_:\s*(amtml_pl(?:\.\w+)+)", re.MULTILINE)
 # Folders of conf/ whose files name our own constructors; conf/hydra and conf/train.yaml name Hydra's plugins.
-GROUPS = ("augment", "data", "dataset", "logger", "loop", "loss", "scheduler", "student", "weighting")
+GROUPS = (
+    "augment",
+    "callbacks",
+    "data",
+    "dataset",
+    "logger",
+    "loop",
+    "loss",
+    "scheduler",
+    "student",
+    "weighting",
+)
 TIMM = "timm.create_model"
 TORCHVISION = "torchvision.models."
 LOGGERS = ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")
+CALLBACKS = ("DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "LearningRateMonitor", "Timer")
 LIGHTNING = (
     "pytorch_lightning.Trainer",
+    *(f"pytorch_lightning.callbacks.{name}" for name in CALLBACKS),
     *(f"pytorch_lightning.loggers.{name}" for name in LOGGERS),
     *(f"pytorch_lightning.profilers.{name}Profiler" for name in ("Advanced", "PyTorch", "Simple")),
 )

@@ -45,8 +45,12 @@ MEMBER = Rule(
     "the name of a file in a tar archive, or null",
     lambda v: v is None or (bool(v) and v[0] != "/" and v == str(PurePosixPath(v)) and ".." not in v),
 )
+PRESET = Rule(Literal["fast", "overfit", "profiler"] | None, "fast, overfit or profiler, or null")
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
+PROFILER = Rule(
+    Literal["simple", "advanced", "pytorch"] | dict | None, "simple, advanced or pytorch, or null"
+)
 DEFECTS = Rule(list[str], "a list of doctor findings, e.g. [dead-term/kd]")
 DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
 VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
@@ -94,6 +98,9 @@ TRAINER = {
     "devices": key(DEVICES, "processes on each machine"),
     "num_nodes": key(whole(1), "machines"),
     "accelerator": key(Rule(str, "auto, cpu, gpu or another name of Lightning", bool), "device type"),
+    "profiler": key(
+        PROFILER, "Lightning's profiler; the report is in the run folder", required=False, identity="never"
+    ),
 }
 ORIGINS = ("path", "url", "run")  # of weights; at most one is given
 WEIGHTS = {
@@ -237,6 +244,7 @@ COMMAND = {
     "force": key(SWITCH, "true: train again if the run folder has a result"),
     "doctor": key(SWITCH, "true: check the gradients of the loss terms before training"),
     "traceback": key(SWITCH, "true: print the traceback of an error", recipe=True),
+    "debug": key(PRESET, "the selected preset; its run is below <outputs>/debug and no result", recipe=True),
     "paths": node("paths.data=FOLDER", "folders that all runs share", PATHS, recipe=True),
 }
 CLASS_WEIGHTS = Rule(
@@ -252,7 +260,13 @@ TERM = {
     ),
 }
 ONE_TERM = Key(dict, "a loss term", help="one term", keys=TERM)
+# Of the callbacks that this project names, only these change no result; one of the user's may.
+WATCHING = {
+    "lr_monitor": Key(dict, "settings", help="passes learning rates to the loggers", identity="never"),
+    "device_stats": Key(dict, "settings", help="passes memory and load to the loggers", identity="never"),
+}
 ONE_TEACHER = Key(dict, "a teacher", help="one teacher", keys=TEACHER)
+ONE_CALLBACK = Key(dict, "a callback with _target_", help="one callback", required=False)
 COEF = key(number("a number"), "coefficient of a loss term; conf/loss has the default")
 # Each choice of a group is a file of conf/<group>.
 GROUPS = {
@@ -269,6 +283,9 @@ GROUPS = {
     "scheduler": node("scheduler=constant", "the learning-rate schedule", constructed=True),
     "trainer": node("trainer=auto", "devices and number of epochs", TRAINER, constructed=True, label=False),
     "logger": Key(dict, "a list: 'logger=[]'", required=False, help="loggers of curves", identity="never"),
+    "callbacks": node(
+        "'callbacks=[ema]'", "Lightning's callbacks (docs/loggers.md)", {**WATCHING, "*": ONE_CALLBACK}
+    ),
 }
 # The whole configuration of a run.
 KEYS: Mapping[str, Key] = {
@@ -284,6 +301,7 @@ COMPOSES: Mapping[str, Key] = {
     "method": key(CHOICE, "loss, weighting, loop and coefficients together"),
     "experiment": key(CHOICE, "data set, networks and settings of an experiment", label=False),
     "sweep": key(CHOICE, "prepared grids and searches", label=False),
+    "debug": key(CHOICE, "a short run that is no result (docs/loggers.md)"),
     "launcher": key(CHOICE, "the launcher of the jobs of a sweep", identity="never"),
     "hydra": Key(dict, "Hydra's settings", help="settings of Hydra itself", identity="never"),
     "benchmark": Key(dict, "settings", help="settings of amtml_pl.benchmark", identity="never"),

@@ -80,7 +80,8 @@ def compose_once(_hydra: object, overrides: tuple[str, ...]) -> DictConfig:
 def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
     """Return the overrides that compose a teacher's recipe, as typed."""
     node = config.teacher[teacher]
-    return [f"experiment={node.recipe}", *node.recipe_overrides]
+    preset = [] if config.debug is None else [f"debug={config.debug}"]
+    return [f"experiment={node.recipe}", *node.recipe_overrides, *preset]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,23 @@ from amtml_pl.config.schema import KEYS, ORIGINS
 from amtml_pl.config.value_origin import content_of, folders_of_files
 
 # The list groups, and the key that an entry has only from its own YAML file.
-SELECTED = {"loss": "_target_", "logger": "_target_", "teacher": "network"}
+SELECTED = {"loss": "_target_", "logger": "_target_", "callbacks": "_target_", "teacher": "network"}
 SET_BY_ENTRY_POINT = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "num_sanity_val_steps", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
 )  # fmt: skip
 NOT_HONOURED = (
-    "enable_checkpointing", "fast_dev_run", "limit_val_batches", "check_val_every_n_epoch", "barebones",
-    "overfit_batches", "max_steps", "min_steps", "max_time", "limit_test_batches",
+    "enable_checkpointing", "fast_dev_run", "check_val_every_n_epoch", "barebones", "overfit_batches",
+    "max_steps", "min_steps", "max_time",
 )  # fmt: skip
+ONLY_DEBUG = ("limit_val_batches", "limit_test_batches")  # a result is measured on all images
+INSTEAD = {
+    "logger": "use 'logger=[wandb,csv]'",
+    "callbacks": "use 'callbacks=[ema]'",
+    "fast_dev_run": "use debug=fast",
+    "overfit_batches": "use debug=overfit",
+    **dict.fromkeys(ONLY_DEBUG, "use debug=fast"),
+}
 
 
 def shape_problems(tree: Any) -> Iterator[str]:
@@ -46,7 +54,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield from class_map_problems(node, f"teacher.{name}")
             yield from weights_problems(node, f"teacher.{name}")
             yield from head_problems(node, f"teacher.{name}")
-    yield from trainer_problems(tree["trainer"])
+    yield from trainer_problems(tree["trainer"], debug=tree["debug"] is not None)
     if type(epochs := tree["trainer"].get("max_epochs")) is int:
         yield from schedule_problems(tree["scheduler"], epochs)
     yield from shared_batch_problems(tree)
@@ -122,12 +130,13 @@ def head_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         yield f"{path}.min_accuracy={node['min_accuracy']}: hints alone have no accuracy (expected null)"
 
 
-def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
+def trainer_problems(node: Mapping[str, Any], *, debug: bool) -> Iterator[str]:
     """Yield options of Lightning's trainer that this project does not support."""
     for key in node.keys() & set(SET_BY_ENTRY_POINT):
-        yield f"trainer.{key} is set by amtml_pl and cannot be changed; remove the key"
-    for key in node.keys() & set(NOT_HONOURED):
-        yield f"trainer.{key} is not supported, because every epoch is validated and saved; remove the key"
+        yield f"trainer.{key} is set by amtml_pl and cannot be changed; {INSTEAD.get(key, 'remove the key')}"
+    for key in sorted(node.keys() & {*NOT_HONOURED, *(() if debug else ONLY_DEBUG)}):
+        instead = INSTEAD.get(key, "remove the key")
+        yield f"trainer.{key} is not supported, because every epoch is validated and saved; {instead}"
     if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
         yield "trainer.precision=16-mixed: the CPU needs bf16-mixed or 32-true"
     if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):

@@ -230,7 +230,8 @@ class StudentModule(pl.LightningModule):
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
                 cast("Any", schedule).step()
         means = self.means.take()
-        self.log_dict(means, sync_dist=True)  # equal in all ranks, which Lightning does not know
+        # Equal in all ranks, which Lightning does not know. The table of epochs passes them to the loggers.
+        self.log_dict(means, sync_dist=True, logger=False)
         measured = self.learns_weights and "weight_entropy" in means
         if measured and (sentence := self.collapse.sentence(means)):
             epoch = self.current_epoch + 1  # as the lines of the console count them

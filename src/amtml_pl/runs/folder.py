@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,8 @@ class RunFolder:
         """Remove the files of an earlier run, for ``force=true``."""
         files = (self.record_file, self.doctor_file, self.broken_step, *self.weights, *self.tables[1:])
         written = ("events.out.tfevents.*", "evaluate.json", "evaluate-*.json", "export/student[.-]*",
-                   "export/*export.json*", "**/.student*.*", ".evaluate*.json")  # fmt: skip
+                   "export/*export.json*", "*-profile*.txt", "**/.student*.*", ".evaluate*.json")  # fmt: skip
         for file in (*files, *(found for name in written for found in self.path.glob(name))):
             file.unlink(missing_ok=True)
+        for logger in ("csv", "wandb"):
+            shutil.rmtree(self.path / logger, ignore_errors=True)

@@ -42,11 +42,13 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
 
     A teacher's folder is ``<teachers>/<dataset>/<label>-<hash>``. ``label`` is the readable part of the
     name, the overrides or the network. An existing folder with that hash is returned with any label.
+    A run with a debug preset is in ``<outputs>/debug`` or ``<teachers>/debug``.
     """
+    debug = config.get("debug") is not None
     if config.role == "teacher":
-        parent = Path(config.paths.teachers) / str(config.dataset.name)
+        parent = Path(config.paths.teachers) / ("debug" if debug else "") / str(config.dataset.name)
     else:
-        parent = Path(config.paths.outputs) / "runs" / (experiment or "no_experiment")
+        parent = Path(config.paths.outputs) / ("debug" if debug else "runs") / (experiment or "no_experiment")
     digest = run_hash(config)
     for existing in sorted(parent.glob(f"*-{digest}")):
         return existing.resolve()
@@ -73,7 +75,10 @@ def run_hash(config: Config) -> str:
     # built, with parameters that they draw, in their order. One term has none: trained teachers are found.
     terms = list(config.loss)
     orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
-    return short_hash([identified(resolved, KEYS, where), *orders], sort_keys=True)
+    counted = identified(resolved, KEYS, where)
+    if not counted.get("callbacks"):  # none that changes a result
+        counted.pop("callbacks", None)
+    return short_hash([counted, *orders], sort_keys=True)
 
 
 def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:

@@ -112,7 +112,9 @@ class RunRecord(Sealed):
         loss: the coefficient of each term.
         temperature: of the distillation.
         budget: training settings and initial weights; equal for all methods of a fair study. Its
-            ``selection`` is ``best`` for the epoch of best validation accuracy, or ``last``.
+            ``epochs`` are those trained, fewer after early stopping. Its ``selection`` is ``best`` for the
+            epoch of best validation accuracy, or ``last``.
+        debug: the preset of a run that is no result; None for a real one.
         compiled: the part that was compiled; "" if none was, or not yet.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
@@ -139,6 +141,7 @@ class RunRecord(Sealed):
     temperature: float
     budget: dict[str, bool | int | float | str | None]
     execution: Execution
+    debug: str | None = None
     compiled: Literal["step", "student", ""] = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     timing: Timing | None = None

@@ -150,7 +150,7 @@ def classes_of_run(folder: RunFolder) -> ClassMap:
 
 def refuse_unfinished(folder: RunFolder) -> None:
     """Raise a UserError unless a folder's run is completed and its student unchanged."""
-    if (record := folder.completed()) is None:
+    if (record := folder.completed()) is None or record.debug is not None:
         raise UserError(
             f"The folder {folder.path} has no completed run (expected one as teacher.NAME.weights.run).",
             fix="repeat the training command of that run, or set teacher.NAME.weights.run to a completed one",

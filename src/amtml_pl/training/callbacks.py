@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.distill.observer import Observer
@@ -76,9 +76,18 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **changed})
         self.current_score = state_dict["current_score"]  # Lightning saves it and does not restore it
 
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Save the average of the weights, where a callback keeps one, as it was validated."""
+        averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]
+        for average in averages:
+            average.on_validation_epoch_start(trainer, trainer.lightning_module)
+        super()._save_checkpoint(trainer, filepath)
+        for average in averages:
+            average.on_validation_epoch_end(trainer, trainer.lightning_module)
+
 
 class EpochTable(Checkpoint):
-    """``metrics.csv``: one row per epoch with everything that was logged.
+    """``metrics.csv``: one row per epoch with everything that was logged, which the loggers get too.
 
     Its rows are in ``last.ckpt``, from which a resumed run rewrites the file and so repairs any damage.
     It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its sums.
@@ -115,6 +124,18 @@ class EpochTable(Checkpoint):
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.rate}
         self.rows.append(row | {name: float(value) for name, value in trainer.callback_metrics.items()})
         self.write()
+        self.pass_on(trainer)
+
+    def pass_on(self, trainer: pl.Trainer) -> None:
+        """Pass the epoch's row to the loggers, which have its validation from Lightning.
+
+        Lightning would pass it after the checkpoint, and a fit that stops in between would lose it.
+        """
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step of Lightning's own callbacks
+        row = {name: value for name, value in self.rows[-1].items() if name[:4] != "val/" and name != "step"}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+            logger.save()
 
     def teacher_weights(self) -> dict[str, float]:
         """Return the teachers' weights in the last row, which rank 0 alone has."""

@@ -20,6 +20,8 @@ from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.run_context import RunContext
+from amtml_pl.training.loggers.run_facts import facts_of
+from amtml_pl.training.loggers.run_loggers import conclude, describe_run, finishing, run_loggers
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
@@ -30,13 +32,15 @@ from amtml_pl.types import SplitName
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
     """Train or resume, then test the selected and the last epoch once."""
     stop, folder = StopRequest(), ready.request.folder
-    loggers = [part.maker()(save_dir=folder.path) for part in ready.request.settings.trainer.loggers]
+    resume = checkpoint_to_resume(ready)
+    loggers = run_loggers(ready.request)
     boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
     dashboards = [Dashboard(logger, run_context(ready, about, gradient_share)) for logger in boards]
     table = EpochTable(folder.metrics_file)
+    others = [logger for logger in loggers if not isinstance(logger, TensorBoard)]
     trainer = make_trainer(ready, table, stop, loggers, dashboards)
-    resume = checkpoint_to_resume(ready)
-    with interruptible(trainer):
+    with interruptible(trainer), finishing(others):
+        describe_run(others, facts_of(ready, resumed=resume is not None))
         with stop.restoring_handlers():
             trainer.fit(ready.module, datamodule=ready.data, ckpt_path=resume, weights_only=True)
         timing = timing_of(ready.module.spent)
@@ -45,15 +49,17 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
         best = last
         if ready.data.has_validation:
             best = validate_and_test(trainer, ready, folder.best_checkpoint)
-    with rank_zero_first():
-        if is_rank_zero():
-            save_weights(ready.module.student, folder.weights_file)
-        teacher_accuracy = accuracy_of_teachers(ready)
-    at_last_epoch = {f"{name}_last": value for name, value in last.items()}
-    metrics = best | at_last_epoch | teacher_accuracy | table.teacher_weights()
+        with rank_zero_first():
+            if is_rank_zero():
+                save_weights(ready.module.student, folder.weights_file)
+            teacher_accuracy = accuracy_of_teachers(ready)
+        at_last_epoch = {f"{name}_last": value for name, value in last.items()}
+        measured = best | at_last_epoch | teacher_accuracy
+        conclude(others, measured, table.rows)
+    metrics = measured | table.teacher_weights()
     for dashboard in dashboards:
         dashboard.conclude(trainer, metrics)
-    return Fitted(metrics, timing)
+    return Fitted(metrics, timing, epochs=len(table.rows))
 
 
 def checkpoint_to_resume(ready: Ready) -> Path | None:

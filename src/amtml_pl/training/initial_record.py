@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from amtml_pl.config.schema import WATCHING
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.runs.record import DatasetFacts, NetworkFacts, RunRecord
@@ -36,6 +37,7 @@ def initial_record(ready: Ready) -> RunRecord:
         loss=dict(module.coef),
         temperature=method.temperature,
         execution=ready.prepared.execution,
+        debug=settings.debug,
         budget={  # equal for all methods of a study; only ``student_initial`` depends on the seed
             "epochs": settings.trainer.epochs,
             "batch_size": settings.data.batch_size,
@@ -52,6 +54,9 @@ def initial_record(ready: Ready) -> RunRecord:
             "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
             "label_smoothing": max(term.label_smoothing for term in terms),
             "weights_from_validation_labels": module.needs_held_out,
+            "callbacks": ", ".join(
+                f"{name} {spec}" for name, spec in settings.trainer.callbacks.items() if name not in WATCHING
+            ),
             "networks_trained": module.networks_trained,
             "selection": "best" if data.has_validation else "last",
             "student_initial": weights_digest(module.student.network)[:16],

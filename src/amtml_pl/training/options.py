@@ -146,7 +146,8 @@ class TrainerOptions:
 
     Attributes:
         checkpoint_minutes: between checkpoints, 0 or more; None saves at the end of epochs only.
-        trainer, loggers: Lightning's objects, from ``trainer`` and ``logger``.
+        trainer: Lightning's trainer, from ``trainer``.
+        loggers, callbacks: by name, from ``logger`` and ``callbacks``.
         epochs: 1 or more, from ``trainer.max_epochs``.
         device: kind of the device that trains the student, such as ``cpu``, from ``trainer.accelerator``.
     """
@@ -155,7 +156,8 @@ class TrainerOptions:
     trainer: ObjectSpec
     epochs: int
     device: str
-    loggers: tuple[ObjectSpec, ...]
+    loggers: Mapping[str, ObjectSpec]
+    callbacks: Mapping[str, ObjectSpec]
 
 
 @dataclass(frozen=True)

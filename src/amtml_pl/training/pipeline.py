@@ -54,7 +54,7 @@ def execute(request: RunRequest) -> RunRecord:
             return record
         with rank_zero_first():
             planned = plan(request)
-        if request.settings.force or not request.settings.resume:  # only once all else fits together
+        if starts_over(request.settings) or not request.settings.resume:  # only once all else fits together
             run_on_rank_zero(request.folder.clear)
         with rank_zero_first():
             prepared = prepare(planned)
@@ -84,10 +84,15 @@ def locked(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
+def starts_over(settings: Settings) -> bool:
+    """Return True for a run that replaces an earlier one: forced, or a student of a debug preset."""
+    return settings.force or (settings.debug is not None and settings.role == "student")
+
+
 def completed_before(request: RunRequest) -> RunRecord | None:
     """Return the record if the command has completed its run before."""
     settings, folder = request.settings, request.folder
-    record = None if settings.force else folder.completed()
+    record = None if starts_over(settings) else folder.completed()
     if record is None:
         return None
     if packed := find_packed(settings.dataset.source.build(), settings.dataset.packed_root):
@@ -146,7 +151,9 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
             command = teacher.recipe.command()
             if world_size() == 1:
                 own, recipe = settings_of(teacher.recipe.config()), str(teacher.options.recipe)
-                record = execute(RunRequest(own, teacher.folder, experiment=recipe, command=command))
+                record = execute(
+                    RunRequest(own, teacher.folder, recipe, command, {"student": teacher.recipe.network})
+                )
             else:  # outside the student's process group
                 run_detached(shlex.split(command)[1:])
                 record = teacher.trained()
@@ -154,7 +161,7 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
         of_splits = {split: record.metrics.get(f"{split}/acc") for split in ("val", "test")}
         accuracy = {split: value for split, value in of_splits.items() if value is not None}
     split: SplitName = "val" if data.has_validation else "train"
-    least = teacher.options.min_accuracy
+    least = teacher.options.min_accuracy if settings.debug is None else None
     if split not in accuracy and (split == "val" or least is not None):
         accuracy[split] = measure_teacher(teacher, data, settings, split)
     if least is not None:
@@ -182,9 +189,12 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
     def completed() -> RunRecord:
         result = {"metrics": dict(fitted.metrics), "timing": fitted.timing, "cache": cache}
+        budget = {**about.budget, "epochs": fitted.epochs}
         compiled = getattr(ready.module.compiled, "part", None) or ""
         folder.write_record(
-            about.replaced(status="completed", compiled=compiled, **result, files=folder.seal())
+            about.replaced(
+                status="completed", budget=budget, compiled=compiled, **result, files=folder.seal()
+            )
         )
         return folder.completed() or about
 

@@ -24,6 +24,7 @@ def check_parts(settings: Settings) -> None:
     """Raise one UserError for all parts that do not fit on the meta device."""
     quieten()  # again: the import of Lightning has set the level of its log
     problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
+    problems += attached_problems(settings)
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -66,6 +67,24 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
         yield problem
     except Exception as error:
         yield UserError(f"The trainer cannot be built: {first_line(error).rstrip('.')}.", fix=SETTINGS)
+
+
+def attached_problems(settings: Settings) -> Iterator[UserError]:
+    """Yield errors of loggers and callbacks, such as a package that is not installed."""
+    options = settings.trainer
+    for group, parts, given in (
+        ("logger", options.loggers, {"save_dir": "."}), ("callbacks", options.callbacks, {}),
+    ):  # fmt: skip
+        for name, part in parts.items():
+            try:
+                part.maker()(**given)
+            except UserError as problem:
+                yield problem
+            except Exception as error:
+                yield UserError(
+                    f"{group}.{name} cannot be built: {first_line(error).rstrip('.')}.",
+                    fix=f"correct the values of {group}.{name}",
+                )
 
 
 def teacher_problems(settings: Settings) -> Iterator[UserError]:

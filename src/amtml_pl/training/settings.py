@@ -53,6 +53,7 @@ class Settings:
         expected_defects: findings that the doctor must report.
         resume, force: False starts an unfinished run over; True starts a completed run over.
         prepare, doctor: True makes what is missing; True examines the step before the fit.
+        debug: the preset of a run that is no result; None for a real one.
         cache, dataset, data, method, trainer: the values of these nodes.
         teachers_root: the folder of trained teachers, from ``paths.teachers``.
         selected: the teachers in order, from ``teacher``, without hints.
@@ -69,6 +70,7 @@ class Settings:
     prepare: bool
     force: bool
     doctor: bool
+    debug: Literal["fast", "overfit", "profiler"] | None
     teachers_root: Path
     dataset: DatasetOptions
     data: DataOptions
@@ -186,7 +188,8 @@ def settings_of(config: DictConfig) -> Settings:
             trainer=object_spec(trainer),
             epochs=trainer.max_epochs,
             device=training_device(trainer.accelerator),
-            loggers=tuple(object_spec(logger) for logger in config.get("logger", {}).values()),
+            loggers={str(name): object_spec(node) for name, node in config.get("logger", {}).items()},
+            callbacks={str(name): object_spec(node) for name, node in config.callbacks.items()},
         ),
         config=config,
     )

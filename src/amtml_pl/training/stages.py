@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.source import DatasetSource
@@ -32,12 +32,14 @@ class RunRequest:
         folder: the run folder.
         experiment: its name in the configuration; None without one.
         command: what a shell repeats the run with.
+        choices: names of ``method`` and ``student``, where they are known.
     """
 
     settings: Settings
     folder: RunFolder
     experiment: str | None
     command: str
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class Fitted:
     Attributes:
         metrics: by flat name, as ``test/acc``; accuracies in [0, 1].
         timing: seconds of the fit, of the teachers and of the cache.
+        epochs: the number of trained ones, fewer than planned after early stopping.
     """
 
     metrics: Mapping[str, float]
     timing: Timing
+    epochs: int

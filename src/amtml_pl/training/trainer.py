@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
@@ -29,7 +29,9 @@ from amtml_pl.system.limits import named_file
 from amtml_pl.system.signals import StopRequest, restoring_handlers
 from amtml_pl.training.callbacks import Accounts, BestCheckpoint, EpochLines, EpochTable
 from amtml_pl.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from amtml_pl.training.loggers.guard import guard_callback
 from amtml_pl.training.progress import FitProgress
+from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Ready
 
 
@@ -54,6 +56,7 @@ def make_trainer(
             enable_version_counter=False,
             save_weights_only=True,
         ),
+        *run_callbacks(ready.request.settings),
         # Before last.ckpt: a fit that is killed in between repeats the epoch's end and writes its row again.
         table,
         *observers,
@@ -82,7 +85,19 @@ def make_trainer(
         reload_dataloaders_every_n_epochs=1,
         **fitting,
     )
+    if isinstance(options.trainer.plain().get("profiler"), str):
+        trainer.profiler.dirpath, trainer.profiler.filename = folder.path, "profile"
     return trainer
+
+
+def run_callbacks(settings: Settings) -> list[Callback]:
+    """Return the guarded callbacks of the configuration."""
+    callbacks: list[Callback] = []
+    for name, part in settings.trainer.callbacks.items():
+        callback = part.build()
+        guard_callback(callback, name)
+        callbacks.append(callback)
+    return callbacks
 
 
 @contextmanager

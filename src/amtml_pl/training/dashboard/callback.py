@@ -149,6 +149,7 @@ class Dashboard(Observer, Checkpoint):
                 **{f"teacher/{k}/val/acc": of["val"] for k, of in context.accuracy.items() if "val" in of},
                 **{f"student/gradient_share/{name}": share for name, share in self.shares.items()},
                 **self.answers["val"].scalars(context.held_out, context.teachers),
+                **self.logger.latest,
             },
             self.epoch,
         )

@@ -46,6 +46,7 @@ class TensorBoard(Logger):
             )
         self.folder, self.figures_every = Path(save_dir), figures_every
         self.writer: SummaryWriter | None = None
+        self.latest: dict[str, float] = {}
 
     def begin(self, epoch: int) -> bool:
         """Open an event file, and void events of this and later epochs.
@@ -114,7 +115,9 @@ class TensorBoard(Logger):
         return str(self.folder)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Ignore metrics, which the dashboard has already written."""
+        """Keep a callback's numbers for the dashboard, which has the row of an epoch already."""
+        if "epoch" not in metrics:
+            self.latest |= metrics
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Ignore hyperparameters, which are written with the final metrics."""

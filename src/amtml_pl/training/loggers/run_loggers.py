@@ -1,0 +1,61 @@
+"""Loggers of a run, from their construction to its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from amtml_pl.training.loggers.guard import LoggerGuard
+from amtml_pl.training.loggers.run_facts import RunFacts
+from amtml_pl.training.stages import RunRequest
+
+
+def run_loggers(request: RunRequest) -> list[Logger]:
+    """Return the guarded loggers of a run, which have not contacted a server yet."""
+    loggers: list[Logger] = []
+    for name, part in request.settings.trainer.loggers.items():
+        logger = part.maker()(save_dir=request.folder.path)
+        LoggerGuard(logger, name)
+        loggers.append(logger)
+    return loggers
+
+
+def describe_run(loggers: Sequence[Logger], facts: RunFacts) -> None:
+    """Begin the runs of the loggers, with their names, tags and configuration."""
+    for logger in loggers:
+        if describe := getattr(logger, "describe", None):
+            describe(facts)
+        logger.log_hyperparams(dict(facts.config))
+
+
+@contextmanager
+def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Finish the runs of the loggers, so that the next job begins runs of its own."""
+    status = 1
+    try:
+        yield
+        status = 0
+    finally:
+        for logger in loggers:
+            if finish := getattr(logger, "finish", None):
+                finish(status)
+
+
+def conclude(
+    loggers: Sequence[Logger], metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Log the results of a run.
+
+    Args:
+        loggers: without TensorBoard's, whose dashboard has them.
+        metrics: by flat name; that of a curve is the value of the selected epoch, logged as ``best/val/acc``.
+        rows: of the epochs, whose columns are the curves; empty outside rank 0.
+    """
+    last = rows[-1] if rows else {}
+    results = {f"best/{name}" if name in last else name: value for name, value in metrics.items()}
+    for logger in loggers:
+        logger.log_metrics(results, step=last.get("step"))
+        logger.save()
