@@ -20,6 +20,7 @@ CHANGED = {
         "data.views=3", "student.input_size=48", "teacher=[resnet8]", "weighting=random_teacher",
         "loss=[ce,dkd]", "coef.kd=9", "loop=dml", "optimizer.lr=3", "scheduler=constant",
         "trainer.max_epochs=3", "logger=[]",
+        "callbacks=[ema]", "debug=profiler",
     )
 }  # fmt: skip
 # Keys that change no result.

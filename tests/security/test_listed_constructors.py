@@ -26,6 +26,7 @@ def test_the_watch_reports_writing_running_and_sending(out):
 # Per group of conf/: the override of a choice, the place of its node, and True if a run adds arguments to it.
 CHOICES = {
     "augment": ("augment={}", "data.augment", False),
+    "callbacks": ("callbacks=[{}]", "callbacks", False),
     "data": ("data={}", "data", True),
     "dataset": ("dataset={}", "dataset.source", False),
     "logger": ("logger=[{}]", "logger", True),
@@ -48,7 +49,7 @@ def nodes_of(configure, group, name):
     override, place, _ = CHOICES[group]
     own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name == "image_folder")
     node = OmegaConf.select(configure(override.format(name), *own), place)
-    return [*node.values()] if group in ("logger", "loss") else [node]
+    return [*node.values()] if group in ("callbacks", "logger", "loss") else [node]
 
 
 def does_nothing_else(make, *words, **arguments):

@@ -66,7 +66,7 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     if record is None or record.status != "completed":
         raise NotCompared(unfinished(folder, record))
     if record.debug is not None:
-        raise NotCompared(f"has debug={record.debug}, which is no result")
+        raise NotCompared(f"has debug={record.debug}, which is not a result")
     folder.refuse_changed(record, *folder.tables)
     if metric not in record.metrics:
         known = ", ".join(name for name in record.metrics if not name.startswith("teacher/"))

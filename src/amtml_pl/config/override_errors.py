@@ -21,6 +21,24 @@ from amtml_pl.config.rules import suggestion
 from amtml_pl.config.schema import COMPOSES
 from amtml_pl.config.values import SELECTED, unselected
 
+# What users of Lightning and of lightning-hydra-template type.
+ALWAYS = "; remove it: "
+OWN_LOGGER = "; write a YAML file for it (docs/loggers.md, 'Add a logger or a callback')"
+INSTEAD = {
+    **dict.fromkeys(("debug=true", "debug=false"), "; traceback=true prints tracebacks"),
+    **dict.fromkeys(("debug=fdr", "debug=default", "debug=limit", "debug=step"), "; use debug=fast"),
+    "debug=profile": "; use debug=profiler",
+    "callbacks=model_checkpoint": f"{ALWAYS}best.ckpt and last.ckpt are always written",
+    "callbacks=rich_progress_bar": f"{ALWAYS}a terminal always shows the progress",
+    "callbacks=model_summary": f"{ALWAYS}the plan always shows the size of the student",
+    "callbacks=rich_model_summary": f"{ALWAYS}the plan always shows the size of the student",
+    "callbacks=learning_rate_monitor": "; use callbacks=[lr_monitor]",
+    "callbacks=default": "; use a list, such as 'callbacks=[ema,lr_monitor]'",
+    "callbacks=none": "; use 'callbacks=[]'",
+    "logger=none": "; use 'logger=[]'",
+    "logger=many_loggers": "; use a list: 'logger=[tensorboard,wandb]'",
+    **dict.fromkeys(("logger=aim", "logger=comet", "logger=neptune", "logger=litlogger"), OWN_LOGGER),
+}
 SEARCHED = "hydra.searchpath="
 
 
@@ -74,9 +92,11 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
     for value in values_of(override):
         for name in value if isinstance(value, list) else [value]:
             if name is None and group not in COMPOSES:
-                yield f"{group}=null: expected one of {options}"
+                yield f"{group}=null: expected one of {options}{INSTEAD.get(f'{group}=none', '')}"
             elif name is not None and str(name) not in options and not is_of_timm(group, str(name)):
-                meant = suggestion(str(name), dict.fromkeys(options))
+                meant = INSTEAD.get(f"{group}={str(name).lower()}") or suggestion(
+                    str(name), dict.fromkeys(options)
+                )
                 yield f"{group}={name}: unknown choice{meant}"
 
 

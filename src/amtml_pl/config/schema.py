@@ -244,7 +244,7 @@ COMMAND = {
     "force": key(SWITCH, "true: train again if the run folder has a result"),
     "doctor": key(SWITCH, "true: check the gradients of the loss terms before training"),
     "traceback": key(SWITCH, "true: print the traceback of an error", recipe=True),
-    "debug": key(PRESET, "the selected preset; its run is below <outputs>/debug and no result", recipe=True),
+    "debug": key(PRESET, "the selected preset; its run is below <outputs>/debug, not a result", recipe=True),
     "paths": node("paths.data=FOLDER", "folders that all runs share", PATHS, recipe=True),
 }
 CLASS_WEIGHTS = Rule(
@@ -260,7 +260,7 @@ TERM = {
     ),
 }
 ONE_TERM = Key(dict, "a loss term", help="one term", keys=TERM)
-# Of the callbacks that this project names, only these change no result; one of the user's may.
+# Of the callbacks that this project names, only these leave the result as it is; one of the user's may.
 WATCHING = {
     "lr_monitor": Key(dict, "settings", help="passes learning rates to the loggers", identity="never"),
     "device_stats": Key(dict, "settings", help="passes memory and load to the loggers", identity="never"),
@@ -301,7 +301,7 @@ COMPOSES: Mapping[str, Key] = {
     "method": key(CHOICE, "loss, weighting, loop and coefficients together"),
     "experiment": key(CHOICE, "data set, networks and settings of an experiment", label=False),
     "sweep": key(CHOICE, "prepared grids and searches", label=False),
-    "debug": key(CHOICE, "a short run that is no result (docs/loggers.md)"),
+    "debug": key(CHOICE, "a short run that is not a result (docs/loggers.md)"),
     "launcher": key(CHOICE, "the launcher of the jobs of a sweep", identity="never"),
     "hydra": Key(dict, "Hydra's settings", help="settings of Hydra itself", identity="never"),
     "benchmark": Key(dict, "settings", help="settings of amtml_pl.benchmark", identity="never"),

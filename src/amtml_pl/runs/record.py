@@ -114,7 +114,7 @@ class RunRecord(Sealed):
         budget: training settings and initial weights; equal for all methods of a fair study. Its
             ``epochs`` are those trained, fewer after early stopping. Its ``selection`` is ``best`` for the
             epoch of best validation accuracy, or ``last``.
-        debug: the preset of a run that is no result; None for a real one.
+        debug: the preset of a run that is not a result; None for a real one.
         compiled: the part that was compiled; "" if none was, or not yet.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.

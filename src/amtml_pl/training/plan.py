@@ -19,7 +19,7 @@ from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Plan, RunRequest
-from amtml_pl.training.validation import refuse_without_validation, validates
+from amtml_pl.training.validation import refuse_unmeasured, refuse_without_validation, validates
 from amtml_pl.types import Shape, SplitName
 
 
@@ -42,6 +42,7 @@ def plan(request: RunRequest) -> Plan:
     module = training_module(settings, unread, hints, EAGER)
     if not validates(settings, source):
         refuse_without_validation(teachers, module.weighting)
+        refuse_unmeasured(settings.trainer.callbacks)
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))

@@ -53,7 +53,7 @@ class Settings:
         expected_defects: findings that the doctor must report.
         resume, force: False starts an unfinished run over; True starts a completed run over.
         prepare, doctor: True makes what is missing; True examines the step before the fit.
-        debug: the preset of a run that is no result; None for a real one.
+        debug: the preset of a run that is not a result; None for a real one.
         cache, dataset, data, method, trainer: the values of these nodes.
         teachers_root: the folder of trained teachers, from ``paths.teachers``.
         selected: the teachers in order, from ``teacher``, without hints.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from amtml_pl.config.build import ObjectSpec
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
@@ -36,6 +37,15 @@ def refuse_without_validation(teachers: Sequence[SelectedTeacher], weighting: We
             f"weighting.teacher=best selects one of {len(teachers)} teachers",
             f"weighting.teacher={names(teachers)[0]}",
         )
+
+
+def refuse_unmeasured(callbacks: Mapping[str, ObjectSpec]) -> None:
+    """Raise a UserError for a callback that reads a metric of a missing validation split."""
+    for name, part in callbacks.items():
+        if str(monitored := part.plain().get("monitor")).startswith("val/"):
+            raise needs_validation(
+                f"callbacks.{name} reads {monitored}", f"callbacks.{name}.monitor=train/acc"
+            )
 
 
 def needs_validation(reader: str, other: str) -> UserError:

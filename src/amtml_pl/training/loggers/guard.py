@@ -22,8 +22,8 @@ METHODS = (
     "describe", "log_hyperparams", "log_metrics", "log_graph", "save", "after_save_checkpoint", "finalize",
     "finish",
 )  # fmt: skip
-# Packages of HTTP clients, whose exceptions report a server that does not answer.
-CLIENTS = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
+# Packages whose exceptions report a server that does not answer: of HTTP, and wandb's process for it.
+CLIENTS = ("wandb", "requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
 class LoggerGuard:

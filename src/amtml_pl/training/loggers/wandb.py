@@ -13,7 +13,7 @@ from urllib.request import getproxies
 
 from pytorch_lightning.loggers import WandbLogger
 
-from amtml_pl.errors import first_line
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.console import console
 from amtml_pl.system.optional_packages import imported
 from amtml_pl.training.loggers.run_facts import RunFacts
@@ -52,6 +52,11 @@ class Wandb(WandbLogger):
             self.go_offline(reason)
         try:
             _ = self.experiment
+        except wandb.errors.UsageError as error:
+            raise UserError(
+                f"logger.wandb cannot begin a run: {first_line(error).rstrip('.')}.",
+                fix="correct the values of logger.wandb, or run wandb login",
+            ) from error
         except (wandb.errors.CommError, TimeoutError) as error:
             self.go_offline(first_line(error).rstrip("."))
             _ = self.experiment

@@ -1,0 +1,124 @@
+"""Callbacks by name: what they change, what of it is recorded, and what a resume repeats."""
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from amtml_pl.config.paths import config_directory
+from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import run_hash
+from amtml_pl.training import fit as fit_module
+from tiny_runs import CE, TINY, WATCHED_CE, assert_bitwise_equal, at_step, failing, trained, weights
+
+LABELS = ("experiment=digits", "method=ce", *CE)
+EMA = ("callbacks=[ema]", "callbacks.ema.decay=0.5")
+
+
+@pytest.fixture
+def fit(configure, tmp_path):
+    """Return a function that trains a run in a folder of the test."""
+
+    def go(*overrides, name="run"):
+        folder = RunFolder(tmp_path / name)
+        return trained(configure(*overrides), folder), folder
+
+    return go
+
+
+def interrupted(fit, monkeypatch, step, *overrides):
+    with monkeypatch.context() as patched:
+        at_step(patched, step, failing(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(*overrides)
+
+
+def test_the_choices_are_those_that_this_file_tests():
+    choices = {file.stem for file in (config_directory() / "callbacks").glob("*.yaml")}
+    assert choices == {"early_stopping", "ema", "lr_monitor", "device_stats"}
+
+
+def test_only_callbacks_that_change_the_result_are_part_of_the_hash(configure, monkeypatch):
+    def hashed(*callbacks):
+        return run_hash(configure(*LABELS, *callbacks))
+
+    base = hashed()
+    assert hashed("callbacks=[lr_monitor,device_stats]", "callbacks.lr_monitor.logging_interval=step") == base
+    changed = [hashed(f"callbacks=[{name}]") for name in ("ema", "early_stopping")]
+    changed += [hashed(*EMA), hashed("+callbacks.mine._target_=own_callbacks.Failing")]
+    assert len({base, *changed}) == 5
+    assert hashed("callbacks=[ema,lr_monitor]") == changed[0]
+
+
+@pytest.mark.parametrize("job", [LABELS, ("experiment=digits_amtml", *TINY, "teacher_source=live")])
+def test_the_average_is_validated_saved_and_tested_and_a_resume_repeats_it(fit, monkeypatch, job):
+    record, folder = fit(*job, *EMA, name="at once")
+    plain, other = fit(*job, name="plain")
+    last, best = (
+        torch.load(file, weights_only=True) for file in (folder.last_checkpoint, folder.best_checkpoint)
+    )
+    trained_weights = torch.load(other.last_checkpoint, weights_only=True)["state_dict"]
+    assert_bitwise_equal(last["current_model_state"], trained_weights)  # watched, not changed
+    name = "student.network.fc.weight"
+    assert not torch.equal(last["state_dict"][name], trained_weights[name])
+    assert torch.equal(best["state_dict"][name], weights(folder)["fc.weight"])
+    assert record.metrics["val/loss_last"] != plain.metrics["val/loss_last"]
+    selected = {"best": record.metrics["val/acc"], "last": record.metrics["val/acc_last"]}
+    rows = [line.split(",") for line in folder.metrics_file.read_text().splitlines()]
+    measured = [float(row[rows[0].index("val/acc")]) for row in rows[1:]]
+    assert selected == pytest.approx({"best": max(measured), "last": measured[-1]})
+    for step in (2, 6):
+        interrupted(fit, monkeypatch, step, *job, *EMA)
+    _, again = fit(*job, *EMA)
+    assert_bitwise_equal(weights(again), weights(folder))
+    assert_bitwise_equal(
+        torch.load(again.last_checkpoint, weights_only=True)["state_dict"], last["state_dict"]
+    )
+
+
+STOPPED = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=6",
+           "callbacks.early_stopping.min_delta=1.0")  # fmt: skip
+
+
+def test_a_stopped_run_records_the_epochs_that_it_has_trained(fit, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # after the last epoch, before its evaluation
+        patched.setattr(fit_module, "validate_and_test", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(*LABELS, *STOPPED)
+    record, folder = fit(*LABELS, *STOPPED)
+    assert record.budget["epochs"] == 2
+    assert record.budget["callbacks"].startswith("early_stopping ")
+    assert len(folder.metrics_file.read_text().splitlines()) == 3
+
+
+def test_early_stopping_needs_a_validation_split(fit):
+    with pytest.raises(UserError, match=r"callbacks.early_stopping reads val/acc on the validation split"):
+        fit(*LABELS, "data.val_size=0", "callbacks=[early_stopping]")
+
+
+def test_tensorboard_shows_what_monitors_pass_to_the_loggers(fit):
+    words = ("experiment=digits", "method=ce", *WATCHED_CE)
+    _, folder = fit(*words, "callbacks=[lr_monitor,device_stats]", "+trainer.log_every_n_steps=1")
+    found = EventAccumulator(str(folder.path))
+    found.Reload()
+    tags = found.Tags()["scalars"]
+    assert "lr-SGD/student" in tags
+    assert any("cpu_percent" in tag for tag in tags)
+    assert [point.step for point in found.Scalars("lr-SGD/student")] == [0, 1]
+
+
+def test_a_callback_that_raises_ends_the_fit_resumable(fit, monkeypatch):
+    monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.Failing")
+    own = ("+callbacks.mine._target_=own_callbacks.Failing", "+callbacks.mine.epoch=1")
+    with pytest.raises(
+        UserError,
+        match=r"^callbacks.mine raised ValueError in on_train_epoch_end: the disk of my laptop. The same",
+    ):
+        fit(*LABELS, *own)
+    record, folder = fit(*LABELS)
+    assert record.status == "completed"
+    _, whole = fit(*LABELS, name="whole")
+    assert_bitwise_equal(weights(folder), weights(whole))
