@@ -50,7 +50,7 @@ def test_only_callbacks_that_change_the_result_are_part_of_the_hash(configure, m
     assert hashed("callbacks=[ema,lr_monitor]") == changed[0]
 
 
-@pytest.mark.parametrize("job", [LABELS, ("experiment=digits_amtml", *TINY, "teacher_source=live")])
+@pytest.mark.parametrize("job", [LABELS, ("experiment=digits", "method=avg", *TINY, "teacher_source=live")])
 def test_the_average_is_validated_saved_and_tested_and_a_resume_repeats_it(fit, monkeypatch, job):
     record, folder = fit(*job, *EMA, name="at once")
     plain, other = fit(*job, name="plain")

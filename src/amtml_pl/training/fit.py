@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytorch_lightning as pl
+
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.timing import Spending
 from amtml_pl.losses.term import mixture_of_targets
@@ -21,7 +23,7 @@ from amtml_pl.training.dashboard.callback import Dashboard
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.run_context import RunContext
 from amtml_pl.training.loggers.run_facts import facts_of
-from amtml_pl.training.loggers.run_loggers import conclude, describe_run, finishing, run_loggers
+from amtml_pl.training.loggers.run_loggers import conclude, finishing, run_loggers
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
@@ -31,35 +33,38 @@ from amtml_pl.types import SplitName
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
     """Train or resume, then test the selected and the last epoch once."""
-    stop, folder = StopRequest(), ready.request.folder
     resume = checkpoint_to_resume(ready)
-    loggers = run_loggers(ready.request)
-    boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
-    dashboards = [Dashboard(logger, run_context(ready, about, gradient_share)) for logger in boards]
-    table = EpochTable(folder.metrics_file)
-    others = [logger for logger in loggers if not isinstance(logger, TensorBoard)]
-    trainer = make_trainer(ready, table, stop, loggers, dashboards)
-    with interruptible(trainer), finishing(others):
-        describe_run(others, facts_of(ready, resumed=resume is not None))
-        with stop.restoring_handlers():
-            trainer.fit(ready.module, datamodule=ready.data, ckpt_path=resume, weights_only=True)
-        timing = timing_of(ready.module.spent)
-        trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
-        last = validate_and_test(trainer, ready, folder.last_checkpoint)
-        best = last
-        if ready.data.has_validation:
-            best = validate_and_test(trainer, ready, folder.best_checkpoint)
-        with rank_zero_first():
-            if is_rank_zero():
-                save_weights(ready.module.student, folder.weights_file)
-            teacher_accuracy = accuracy_of_teachers(ready)
-        at_last_epoch = {f"{name}_last": value for name, value in last.items()}
-        measured = best | at_last_epoch | teacher_accuracy
-        conclude(others, measured, table.rows)
-    metrics = measured | table.teacher_weights()
-    for dashboard in dashboards:
-        dashboard.conclude(trainer, metrics)
+    loggers = run_loggers(ready.request, facts_of(ready, resumed=resume is not None))
+    with finishing(loggers):
+        boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
+        dashboards = [Dashboard(logger, run_context(ready, about, gradient_share)) for logger in boards]
+        table, stop = EpochTable(ready.request.folder.metrics_file), StopRequest()
+        trainer = make_trainer(ready, table, stop, loggers, dashboards)
+        with interruptible(trainer):
+            with stop.restoring_handlers():
+                trainer.fit(ready.module, datamodule=ready.data, ckpt_path=resume, weights_only=True)
+            timing = timing_of(ready.module.spent)
+            trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
+            metrics = evaluate_fit(trainer, ready)
+        conclude([each for each in loggers if each not in boards], metrics, table.rows)
+        metrics |= table.teacher_weights()
+        for dashboard in dashboards:
+            dashboard.conclude(trainer, metrics)
     return Fitted(metrics, timing, epochs=len(table.rows))
+
+
+def evaluate_fit(trainer: pl.Trainer, ready: Ready) -> dict[str, float]:
+    """Return the metrics of the selected and the last epoch and of the teachers; save the student."""
+    folder = ready.request.folder
+    last = validate_and_test(trainer, ready, folder.last_checkpoint)
+    best = last
+    if ready.data.has_validation:
+        best = validate_and_test(trainer, ready, folder.best_checkpoint)
+    with rank_zero_first():
+        if is_rank_zero():
+            save_weights(ready.module.student, folder.weights_file)
+        teacher_accuracy = accuracy_of_teachers(ready)
+    return best | {f"{name}_last": value for name, value in last.items()} | teacher_accuracy
 
 
 def checkpoint_to_resume(ready: Ready) -> Path | None:

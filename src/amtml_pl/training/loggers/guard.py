@@ -35,10 +35,13 @@ class LoggerGuard:
     Args:
         logger: its methods are replaced.
         name: of its entry in ``logger``, for messages.
+
+    Attributes:
+        lost: True after a lost connection.
     """
 
     def __init__(self, logger: Logger, name: str) -> None:
-        self.name, self.lost = name, False
+        self.logger, self.name, self.lost = logger, name, False
         for method in METHODS:
             if hasattr(logger, method):
                 setattr(logger, method, self.guarded(getattr(logger, method)))

@@ -7,28 +7,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from amtml_pl.training.loggers.guard import LoggerGuard
 from amtml_pl.training.loggers.run_facts import RunFacts
 from amtml_pl.training.stages import RunRequest
 
 
-def run_loggers(request: RunRequest) -> list[Logger]:
-    """Return the guarded loggers of a run, which have not contacted a server yet."""
-    loggers: list[Logger] = []
-    for name, part in request.settings.trainer.loggers.items():
-        logger = part.maker()(save_dir=request.folder.path)
-        LoggerGuard(logger, name)
-        loggers.append(logger)
-    return loggers
-
-
-def describe_run(loggers: Sequence[Logger], facts: RunFacts) -> None:
-    """Begin the runs of the loggers, with their names, tags and configuration."""
-    for logger in loggers:
+def run_loggers(request: RunRequest, facts: RunFacts) -> list[Logger]:
+    """Return the guarded loggers of a run, with their runs begun; one without its server does nothing."""
+    parts = request.settings.trainer.loggers.items()
+    guards = [LoggerGuard(part.maker()(save_dir=request.folder.path), name) for name, part in parts]
+    for logger in (guard.logger for guard in guards):
         if describe := getattr(logger, "describe", None):
             describe(facts)
         logger.log_hyperparams(dict(facts.config))
+    return [DummyLogger() if guard.lost else guard.logger for guard in guards]  # monitors need a logger
 
 
 @contextmanager

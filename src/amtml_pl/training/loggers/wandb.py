@@ -73,9 +73,16 @@ class Wandb(WandbLogger):
 
     def finish(self, status: int) -> None:
         """End the run, so that another can begin in this process (wandb/wandb#1314)."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=status)
-            self._experiment = None
+        if (run := self._experiment) is None:
+            return
+        self._experiment = None
+        try:
+            run.finish(exit_code=status)
+        except TimeoutError:
+            import wandb
+
+            wandb.teardown(status)  # which writes what it has not uploaded
+            raise
 
 
 def reason_to_stay_offline() -> str | None:
