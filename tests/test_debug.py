@@ -64,7 +64,7 @@ def test_an_overfitted_student_knows_its_few_images(command, places, tmp_path):
     command(main, *RUN, "method=ce", "teacher=[]", "debug=overfit", *places)
     [folder] = (tmp_path / "outputs" / "debug" / "digits_amtml").iterdir()
     names, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    assert len(rows) == 20
+    assert len(rows) == 40
     assert float(rows[-1][names.index("train/acc")]) > 0.9
 
 

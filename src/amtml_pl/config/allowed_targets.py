@@ -37,8 +37,8 @@ GROUPS = (
 )
 TIMM = "timm.create_model"
 TORCHVISION = "torchvision.models."
-LOGGERS = ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")
-CALLBACKS = ("DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "LearningRateMonitor", "Timer")
+LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger")
+CALLBACKS = ("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "Timer")
 LIGHTNING = (
     "pytorch_lightning.Trainer",
     *(f"pytorch_lightning.callbacks.{name}" for name in CALLBACKS),

@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 
 class EarlyStopping(early_stopping.EarlyStopping):
-    """Lightning's early stopping, which also holds for a fit that was killed after it had stopped."""
+    """Lightning's early stopping; a stopped fit that is resumed stays stopped."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Train no further epoch if the checkpoint is of a stopped fit."""

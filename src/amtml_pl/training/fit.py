@@ -54,7 +54,7 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
 
 
 def evaluate_fit(trainer: pl.Trainer, ready: Ready) -> dict[str, float]:
-    """Return the metrics of the selected and the last epoch and of the teachers; save the student."""
+    """Return the metrics of both checkpoints and of the teachers; save the student."""
     folder = ready.request.folder
     last = validate_and_test(trainer, ready, folder.last_checkpoint)
     best = last

@@ -85,7 +85,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 
 def starts_over(settings: Settings) -> bool:
-    """Return True for a run that replaces an earlier one: forced, or a student of a debug preset."""
+    """Return True for a forced run, and for a student of a debug preset."""
     return settings.force or (settings.debug is not None and settings.role == "student")
 
 

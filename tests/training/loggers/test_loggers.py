@@ -172,11 +172,12 @@ def test_trackio_gets_curves_and_results_of_one_resumed_run(fit, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             fit("logger=[trackio]")
     fit("logger=[trackio]")
-    from trackio import Api
+    from trackio import SQLiteStorage
 
-    [run] = [*Api().runs("amtml_pl")]
-    assert run.name == "method-ce-12345678"
-    assert {*CURVES, *RESULTS} <= {*run.metrics()}
+    assert SQLiteStorage.get_runs("amtml_pl") == ["method-ce-12345678"]
+    logs = SQLiteStorage.get_logs("amtml_pl", "method-ce-12345678")
+    assert {*CURVES, *RESULTS} <= {name for log in logs for name in log}
+    assert [log["step"] for log in logs if "loss/ce" in log] == [4, 8]
 
 
 @pytest.mark.parametrize("name", sorted(WITH_EXTRA))

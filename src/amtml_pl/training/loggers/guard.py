@@ -73,7 +73,7 @@ class LoggerGuard:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Return True if an exception, or a cause of it, reports a server that does not answer."""
+    """Return True if an exception reports a server that does not answer."""
     return any(
         isinstance(cause, ConnectionError | TimeoutError | socket.gaierror)
         or type(cause).__module__.partition(".")[0] in CLIENTS

@@ -15,7 +15,7 @@ from amtml_pl.training.stages import RunRequest
 
 
 def run_loggers(request: RunRequest, facts: RunFacts) -> list[Logger]:
-    """Return the guarded loggers of a run, with their runs begun; one without its server does nothing."""
+    """Return the guarded loggers of a run, with their runs begun."""
     parts = request.settings.trainer.loggers.items()
     guards = [LoggerGuard(part.maker()(save_dir=request.folder.path), name) for name, part in parts]
     for logger in (guard.logger for guard in guards):
@@ -27,7 +27,7 @@ def run_loggers(request: RunRequest, facts: RunFacts) -> list[Logger]:
 
 @contextmanager
 def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Finish the runs of the loggers, so that the next job begins runs of its own."""
+    """Finish the runs of the loggers, so that the next job has its own."""
     status = 1
     try:
         yield

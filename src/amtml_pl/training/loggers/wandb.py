@@ -86,7 +86,7 @@ class Wandb(WandbLogger):
 
 
 def reason_to_stay_offline() -> str | None:
-    """Return why the service cannot be used; None if it answers and there is a key."""
+    """Return why the service cannot be used; None if it can."""
     import wandb
 
     settings = wandb.setup().settings
@@ -104,7 +104,7 @@ def reason_to_stay_offline() -> str | None:
 
 
 def has_netrc_entry(host: str) -> bool:
-    """Return True if the user's netrc file has a password for a host, as ``wandb login`` writes it."""
+    """Return True if the user's netrc file has a password, from ``wandb login``."""
     named = os.environ.get("NETRC")
     files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
     for file in files:
