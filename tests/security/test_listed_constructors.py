@@ -124,8 +124,8 @@ def test_optimisers_and_schedules_do_nothing_else(name):
 
 @pytest.mark.parametrize("name", allowed.LIGHTNING)
 def test_the_constructors_of_lightning_do_nothing_else(name, out, configure):
-    given = {"save_dir": str(out / "logs"), "logger": False, "monitor": "val/acc", "accelerator": "cpu", "devices": 1,
-             "enable_checkpointing": False, "enable_progress_bar": False}  # fmt: skip
+    given = {"save_dir": str(out / "logs"), "logger": False, "monitor": "val/acc", "accelerator": "cpu",
+             "devices": 1, "enable_checkpointing": False, "enable_progress_bar": False}  # fmt: skip
     constructor = located(name)
     arguments = {key: given[key] for key in inspect.signature(constructor).parameters if key in given}
     with suppress(ModuleNotFoundError):  # of an optional package
