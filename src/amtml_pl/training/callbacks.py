@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
@@ -78,7 +78,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Save the average of the weights, where a callback keeps one, as it was validated."""
-        averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]
+        averages = [each for each in cast("Any", trainer).callbacks if isinstance(each, WeightAveraging)]
         for average in averages:
             average.on_validation_epoch_start(trainer, trainer.lightning_module)
         super()._save_checkpoint(trainer, filepath)

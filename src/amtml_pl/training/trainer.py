@@ -86,7 +86,8 @@ def make_trainer(
         **fitting,
     )
     if isinstance(options.trainer.plain().get("profiler"), str):
-        trainer.profiler.dirpath, trainer.profiler.filename = folder.path, "profile"
+        profiler: Any = vars(trainer)["profiler"]
+        profiler.dirpath, profiler.filename = folder.path, "profile"
     return trainer
 
 
