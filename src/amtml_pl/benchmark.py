@@ -98,7 +98,8 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     rows = max(images, (steps + 2) * config.data.batch_size)
     short.data.train_size = max(rows, short.dataset.num_classes)
     short.data.val_size = max(short.dataset.num_classes, 64)
-    short.logger, short.prepare, short.force, short.teacher_source = {}, True, False, "cached"
+    short.logger, short.callbacks = {}, {}
+    short.prepare, short.force, short.teacher_source = True, False, "cached"
     short.paths.cache, short.paths.outputs = str(folder / "cache"), str(folder / "outputs")
     if not images_are_packed(original):
         short.paths.data = str(folder / "data")
