@@ -1,5 +1,7 @@
 """Callbacks by name: what they change, what of it is recorded, and what a resume repeats."""
 
+import csv
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -63,10 +65,12 @@ def test_the_average_is_validated_saved_and_tested_and_a_resume_repeats_it(fit, 
     assert not torch.equal(last["state_dict"][name], trained_weights[name])
     assert torch.equal(best["state_dict"][name], weights(folder)["fc.weight"])
     assert record.metrics["val/loss_last"] != plain.metrics["val/loss_last"]
-    selected = {"best": record.metrics["val/acc"], "last": record.metrics["val/acc_last"]}
-    rows = [line.split(",") for line in folder.metrics_file.read_text().splitlines()]
-    measured = [float(row[rows[0].index("val/acc")]) for row in rows[1:]]
-    assert selected == pytest.approx({"best": max(measured), "last": measured[-1]})
+    with folder.metrics_file.open() as lines:
+        rows = [*csv.DictReader(lines)]
+    selected = max(rows, key=lambda row: float(row["val/acc"]))
+    for row, suffix in ((selected, ""), (rows[-1], "_last")):
+        for metric in ("val/acc", "val/loss"):
+            assert record.metrics[f"{metric}{suffix}"] == pytest.approx(float(row[metric]), rel=1e-5)
     for step in (2, 6):
         interrupted(fit, monkeypatch, step, *job, *EMA)
     _, again = fit(*job, *EMA)
