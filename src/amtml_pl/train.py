@@ -9,8 +9,8 @@ from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.reporting import command_state
-from amtml_pl.errors import UserError
 from amtml_pl.config.teacher_recipe import chosen
+from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
