@@ -141,12 +141,13 @@ def test_each_coefficient_that_was_swept_is_a_choice(tmp_path):
     assert figures(tmp_path)["sweep"].choice == "swept setting"
 
 
-def write_selections(folder, seeds):
+def write_selections(folder, seeds, method="avg"):
     """Write runs with one teacher of two, each with its own seeds, and with both teachers."""
     for teacher, value in (("a", 0.6), ("b", 0.8), ("ab", 0.9)):
         for seed in seeds[teacher]:
-            write_run(folder / f"{teacher}{seed}", "small", seed, value + seed / 100, study=teacher,
-                      typed=f"method=avg teacher=[{','.join(teacher)}]",
+            write_run(folder / f"{method}{teacher}{seed}", "small", seed, value + seed / 100,
+                      study=f"{method} {teacher}",
+                      typed=f"method={method} teacher=[{','.join(teacher)}]",
                       teachers={name: {} for name in teacher})  # fmt: skip
 
 
@@ -157,6 +158,14 @@ def test_choices_of_as_many_teachers_are_compared_over_the_seeds_that_they_share
     assert line["y"] == pytest.approx([0.71, 0.91])  # one teacher: seed 1, the only one of both choices
     assert [text.rpartition("(")[2] for text in line["text"]] == ["n = 1)", "n = 3)"]
     assert figure.description.endswith(" avg: The selections of 1 teacher share 1 of 4 seeds.")
+
+
+def test_a_line_that_is_not_drawn_for_its_seeds_has_a_note_below_the_others(tmp_path):
+    write_selections(tmp_path, {"a": (0,), "b": (0,), "ab": (0,)})
+    write_selections(tmp_path, {"a": (0,), "b": (1,), "ab": (0,)}, "okd")
+    figure = figures(tmp_path)["sweep"]
+    assert [line["name"] for line in figure.variants[0].traces] == ["avg"]
+    assert " okd: The selections of 1 teacher share 0 of 2 seeds." in figure.description
 
 
 def test_choices_without_a_shared_seed_are_no_point(tmp_path):

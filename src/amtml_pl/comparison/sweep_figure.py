@@ -64,7 +64,7 @@ def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
         families, ambiguous = families_of(problem.groups, setting)
         found = {name: points_of(own, metric) for name, own in families.items()}
         lines = {name: points for name, (points, _) in found.items() if len(points) > 1}
-        notes |= {f" {name}: {each}": None for name in lines for each in found[name][1]}
+        notes |= {f" {name}: {each}": None for name, (_, own) in found.items() for each in own}
         if lines:
             frame = Frame.of([estimate for points in lines.values() for estimate in points.values()])
             variants.append(Variant(setting.label, *drawn(lines, setting, metric, frame)))
