@@ -1,6 +1,7 @@
 """A run without a validation split: the last epoch counts, and what needs validation images is refused."""
 
 import csv
+import re
 
 import pytest
 import torch
@@ -42,9 +43,17 @@ def test_the_last_epoch_counts_and_the_record_says_so(capsys, finished):
     assert selected["epoch"] == last["epoch"] == 1
     assert all(torch.equal(selected["state_dict"][name], each) for name, each in last["state_dict"].items())
     printed = capsys.readouterr().out
-    assert "epoch 2/2: train/acc 0." in printed
     assert "student, last epoch" in printed
     assert "student, best epoch" not in printed
+
+
+@pytest.mark.parametrize(("overrides", "name"), [((), "val/acc"), ((ALL,), "train/acc")])
+def test_the_line_of_an_epoch_has_the_accuracy_of_its_row_in_the_table(run, capsys, overrides, name):
+    _, folder = run("experiment=digits", "method=ce", *CE, *overrides)
+    with folder.metrics_file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    expected = [f"epoch {number}/2: {name} {float(row[name]):.4f}" for number, row in enumerate(rows, 1)]
+    assert re.findall("epoch ./2: .*", capsys.readouterr().out) == expected
 
 
 def test_every_reader_of_a_finished_run_works_without_validation(finished):
