@@ -29,7 +29,7 @@ from amtml_pl.teachers.published import (
     published_file,
     refuse_unfinished,
     weights_place,
-)  # fmt: skip
+)
 from amtml_pl.teachers.weights import load_weights
 from amtml_pl.training.head_files import HeadFiles
 from amtml_pl.training.options import TeacherOptions
@@ -53,10 +53,17 @@ class SelectedTeacher:
         own = self.options
         head = None if own.head is None else NoHead(self.heads.classes)
         return build_teacher(
-            self.name, self.network.build(), self.hints,
-            mean=own.mean, std=own.std, input_size=own.input_size, class_map=self.class_map, pool=own.pool,
-            reading=own.reading, head=LinearHead(self.head_tap) if own.head == "linear" else head,
-        )  # fmt: skip
+            self.name,
+            self.network.build(),
+            self.hints,
+            mean=own.mean,
+            std=own.std,
+            input_size=own.input_size,
+            class_map=self.class_map,
+            pool=own.pool,
+            reading=own.reading,
+            head=LinearHead(self.head_tap) if own.head == "linear" else head,
+        )
 
     def load(self) -> Teacher:
         """Return the teacher with its weights; missing or unfit ones are a UserError."""
