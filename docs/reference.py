@@ -33,7 +33,7 @@ GROUPS = {
     "hydra/sweeper": "our own sweeper, chosen by `sweep=tune`",
 }
 del GROUPS["hydra"]  # whose groups stand above
-OTHERS = ("benchmark", "cache", "doctor", "evaluate", "export", "predict", "report")
+OTHERS = ("benchmark", "cache", "doctor", "evaluate", "export", "info", "predict", "report")
 
 
 class Key(NamedTuple):

@@ -80,6 +80,9 @@ REPORT = {
     "metric": Key(str, "a metric in run.json, e.g. test/acc", help="metric that ranks and compares groups"),
     "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }
+INFO = {
+    "info": key(choice("teachers", "students", "methods", "datasets"), "the choices to list: info=teachers"),
+}
 COMMANDS: Mapping[str, Mapping[str, Key]] = {
     "train": KEYS,
     "cache": CACHE_COMMAND,
@@ -89,4 +92,5 @@ COMMANDS: Mapping[str, Mapping[str, Key]] = {
     "export": EXPORT,
     "predict": PREDICT,
     "report": REPORT,
+    "info": INFO,
 }

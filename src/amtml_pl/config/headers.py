@@ -34,3 +34,9 @@ def comment_lines(file: Path) -> Iterator[str]:
         if not line.startswith("#"):
             return
         yield line.removeprefix("#")
+
+
+def summary(file: Path) -> str:
+    """Return the first sentence of a file's header, without references in parentheses."""
+    plain = re.sub(r"\s*\([^()]*(https?://|docs/|src/|et al)[^()]*\)", "", header(file))
+    return re.split(r"\.(?:\s|$)", plain, maxsplit=1)[0]

@@ -34,8 +34,13 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Where things are": ("paths", "paths.data", "paths.outputs", "paths.cache", "paths.teachers", "role"),
     "A run's life": ("prepare", "doctor", "resume", "checkpoint_minutes", "force", "logger", "debug"),
 }  # fmt: skip
-OF_A_RUN = ("benchmark", "cache", "doctor")  # these commands have every key of a run, too
-PAGES = {"benchmark": "measurements/speed", "predict": "export", "train": "reference"}
+OF_A_RUN = ("benchmark", "cache", "doctor", "info")  # these commands have every key of a run, too
+PAGES = {
+    "benchmark": "measurements/speed",
+    "info": "configuration",
+    "predict": "export",
+    "train": "reference",
+}
 
 
 def help_page(command: str) -> str:
@@ -65,7 +70,7 @@ def run_keys() -> Iterator[str]:
         yield from table((path, declared[path]) for path in paths)
         yield ""
     shown = [path for paths in SECTIONS.values() for path in paths]
-    yield "Choices (GROUP=CHOICE; python -m amtml_pl info methods describes those of a group)"
+    yield "Choices (GROUP=CHOICE; python -m amtml_pl.info methods describes those of a group)"
     for group in shown:
         if found := choices(group):
             yield from wrapped(f"  {group:{NAMES}}", ", ".join(found), " " * (NAMES + 2))
@@ -75,14 +80,18 @@ def run_keys() -> Iterator[str]:
 
 def choices(group: str) -> list[str]:
     """Return the choices of a group, also of the user's files; none for a key."""
-    folders = [config_directory()]
-    if HydraConfig.initialized():
-        places = HydraConfig.get().runtime.config_sources
-        folders += [Path(place.path) for place in places if place.schema == "file"]
-    found = options_of(group, folders)
+    found = options_of(group, folders())
     if group == "teacher":
         found = ["every student", "timm/MODEL", *(name for name in found if name not in choices("student"))]
     return found
+
+
+def folders() -> list[Path]:
+    """Return the folders with choices: the project's, and the user's from ``--config-dir``."""
+    if not HydraConfig.initialized():
+        return [config_directory()]
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file"]
 
 
 def table(keys: Iterable[tuple[str, Key]]) -> Iterator[str]:

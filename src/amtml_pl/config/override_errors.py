@@ -156,6 +156,8 @@ def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) 
         if part not in node:
             if path in SELECTED and part in options_of(path, folders):
                 yield f"{word}: {unselected(path, part, node)}"
+            elif word.startswith("info=") and not path:
+                yield f"{word}: a command lists choices: python -m amtml_pl.info {word.removeprefix('info=')}"
             elif path != "coef":  # which takes the names of all terms
                 known = node if path else {**node, **COMPOSES}
                 yield f"{path}{'.' if path else ''}{part}: unknown key{suggestion(part, known)}"
