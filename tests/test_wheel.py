@@ -53,5 +53,7 @@ def test_the_wheel_ships_its_configuration_and_composes_every_experiment_elsewhe
     write_study(tmp_path / "runs")
     call(str(scripts / "amtml-report"), f"runs={tmp_path}/runs")  # its page has templates
     assert "9 runs" in (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert "Compare all completed runs below a folder" in call(str(scripts / "amtml"))
+    assert "handwritten digits" in call(str(scripts / "amtml-info"), "datasets").lower()
     script = str(scripts / "amtml-train")
     assert "teacher_recipe: digits_teacher" in call(script, "--cfg", "job", "experiment=digits_amtml")
