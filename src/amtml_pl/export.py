@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 def main(job: CommandJob) -> None:
     """Write the student under a temporary name, check the file, then rename it."""
     with job.reporting():
-        options = job.options(EXPORT)
-        from amtml_pl.results.export.export import export_student
-        from amtml_pl.results.run import load_run
+        print_export(export(job))
 
-        run, chosen = load_run(options["run"], **options["paths"]), (options["checkpoint"], options["format"])
-        print_export(export_student(run, *chosen, command=job.typed(), out=options["out"]))
+
+def export(job: CommandJob) -> Exported:
+    """Export the student that the job names."""
+    options = job.options(EXPORT)
+    from amtml_pl.results.export.export import export_student
+    from amtml_pl.results.run import load_run
+
+    run, chosen = load_run(options["run"], **options["paths"]), (options["checkpoint"], options["format"])
+    return export_student(run, *chosen, command=job.typed(), out=options["out"])
 
 
 def print_export(exported: Exported) -> None:

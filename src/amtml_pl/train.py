@@ -17,6 +17,7 @@ from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
 if TYPE_CHECKING:
     from amtml_pl.results.run import FinishedRun
+    from amtml_pl.training.settings import Settings
 
 
 def main() -> None:
@@ -38,16 +39,11 @@ def train(job: CommandJob) -> float:
     """Train one run, or start its ranks; return its validation accuracy, NaN without one."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
-        check_values(job.config)
+        settings = checked_settings(job)
         from amtml_pl.system.launch import launch_ranks, processes_wanted
         from amtml_pl.training.pipeline import execute
-        from amtml_pl.training.preflight import check_parts
-        from amtml_pl.training.settings import settings_of
         from amtml_pl.training.stages import RunRequest
 
-        check_constructors(job.config)
-        settings = settings_of(job.config)
-        check_parts(settings)
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
@@ -64,6 +60,18 @@ def train(job: CommandJob) -> float:
             record = execute(RunRequest(settings, folder, job.experiment, job.typed(), choices))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))
     return float("nan")
+
+
+def checked_settings(job: CommandJob) -> Settings:
+    """Return the settings of a job; mistakes are a UserError, if possible before torch is imported."""
+    check_values(job.config)
+    from amtml_pl.training.preflight import check_parts
+    from amtml_pl.training.settings import settings_of
+
+    check_constructors(job.config)
+    settings = settings_of(job.config)
+    check_parts(settings)
+    return settings
 
 
 def run_experiment(*overrides: str) -> FinishedRun:

@@ -1,1 +1,1 @@
-"""Training step: the module, its step and loss components, and the costs of a fit."""
+"""Training step: module, step, loss components, costs. The function is `amtml_pl.own_images.distill`."""

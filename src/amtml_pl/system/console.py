@@ -70,11 +70,14 @@ for name in ("stdout", "stderr"):
         stream.reconfigure(errors="replace")
 
 
-# A log has no width limit: a table there is as wide as it needs to be.
+# A log has no width limit: a table there is as wide as it needs to be. A notebook shows about 110 columns,
+# and all text below a cell as one output, while rich would add an output for each line.
+width = 110 if "ipykernel" in sys.modules else 200
 console = Terminal(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not is_rank_zero()
-)
-error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else width, quiet=not is_rank_zero(),
+    force_jupyter=False,
+)  # fmt: skip
+error_console = Terminal(highlight=False, soft_wrap=True, stderr=True, force_jupyter=False)
 
 
 def quieten() -> None:

@@ -194,9 +194,12 @@ def training_images(settings: Settings, source: DatasetSource) -> int | None:
     return settings.dataset.train_images
 
 
-def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
-    """Measure a network's CPU seconds per image: forward, and backward in ``training``."""
-    batch = torch.zeros(images, 3, image_size, image_size)
+def seconds_per_image(
+    network: TappedNetwork, image_size: int, *, training: bool, images: int = 16, device: str = "cpu"
+) -> float:
+    """Measure a network's seconds per image: forward, and backward in ``training``."""
+    batch = torch.zeros(images, 3, image_size, image_size, device=device)
+    network.to(device)
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
 
     def once() -> float:
@@ -204,6 +207,8 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
         logits = functional_call(network, parameters, (batch,)).logits
         if training:
             torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images train nothing

@@ -1,0 +1,268 @@
+"""Distil a student for one's own folder of images, in one call: ``amtml_pl.distill(...)``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amtml_pl.config.call import call
+from amtml_pl.config.command import CommandJob
+from amtml_pl.config.overrides import hydra_literal
+from amtml_pl.errors import UserError
+from amtml_pl.export import export
+from amtml_pl.system.console import console, counted
+from amtml_pl.system.files import named_output, short_digest
+from amtml_pl.system.optional_packages import imported
+from amtml_pl.system.records import Positive, Record, read_record, write_record
+from amtml_pl.train import checked_settings, run_experiment
+
+if TYPE_CHECKING:
+    from amtml_pl.data.datasets.folder_survey import FolderSurvey
+    from amtml_pl.results.run import FinishedRun
+
+SMALL, LARGE = 32, 64  # pixels; networks of conf/student are made for them
+FEW_EPOCHS = 8  # below which more time is recommended
+MANY_IMAGES = 5000  # from which batches are larger
+WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+Teachers = Sequence[str] | Mapping[str, str | Path | None]
+
+
+class Budget(Record):
+    """The number of epochs that a call has chosen, which a repeated call takes again."""
+
+    epochs: Positive
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student that was distilled for a folder of images.
+
+    Attributes:
+        run: the completed run.
+        file: the exported student.
+        student: its name.
+    """
+
+    run: FinishedRun = field(repr=False)
+    file: Path
+    student: str
+
+    @property
+    def accuracy(self) -> float:
+        """The student's accuracy on the test images, in [0, 1]."""
+        return self.run.record.metrics["test/acc"]
+
+    @property
+    def teacher_accuracy(self) -> dict[str, float]:
+        """The accuracy of each teacher on the test images, in [0, 1]."""
+        metrics = self.run.record.metrics
+        measured = {name: f"teacher/{name}/test/acc" for name in self.run.teacher_names}
+        return {name: metrics[key] for name, key in measured.items() if key in metrics}
+
+    def __repr__(self) -> str:
+        """Return the accuracies and the places, one in each line."""
+        return "\n".join(f"{name:24} {value}" for name, value in self.rows())
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for a notebook."""
+        cells = (f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in self.rows())
+        return f"<table>{''.join(cells)}</table>"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the rows of both tables."""
+        facts = self.run.record.student
+        images = f"test accuracy ({self.run.record.dataset.sizes['test']} images)"
+        accuracies = {f"student {self.student}": self.accuracy}
+        accuracies |= {f"teacher {name}": value for name, value in self.teacher_accuracy.items()}
+        return [
+            ("", images),
+            *((name, f"{value:.4f}") for name, value in accuracies.items()),
+            ("parameters", f"{facts.parameters:,}"),
+            ("file", f"{self.file} ({self.file.stat().st_size / 1e6:.1f} MB)"),
+            ("run", str(self.run.path)),
+        ]
+
+
+def distill(
+    images: str | Path,
+    *,
+    teachers: Teachers,
+    student: str = "resnet20",
+    out: str | Path = "student.onnx",
+    minutes: float = 2.0,
+    epochs: int | None = None,
+    image_size: int | None = None,
+    augment: str = "auto",
+    method: str = "amtml",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> Distilled:
+    """Train teachers on a folder of images, distil a student from them, and export it.
+
+    The call is one run of ``experiment=own_images``: a completed one is not repeated, and an interrupted one
+    is resumed by the same call. A tenth of the training images is the validation split, which selects the
+    epoch.
+
+    Args:
+        images: ``FOLDER/CLASS/*.png``, of which a fifth is held out for the test; or
+            ``FOLDER/train/CLASS/*.png`` and ``FOLDER/test/CLASS/*.png``. At least five images per class.
+        teachers: names of networks to train on the images, such as ``resnet56``, and ``timm/MODEL`` for a
+            pretrained network, on whose features a classifier is fitted. A mapping gives a network a file of
+            trained weights, or the folder of a completed run: ``{"resnet56": "weights.pt", "vgg13": None}``.
+        student: name of the network to train, as of ``student=``.
+        out: the file to write; its suffix, ``.onnx`` or ``.safetensors``, is the format.
+        minutes: time that teachers, student and export may take together. It chooses the number of epochs,
+            from 2 to 60. It is an aim, not a limit.
+        epochs: of the student and of each teacher to train; None for ``minutes``.
+        image_size: height and width in pixels to which images are scaled and cropped; None for 64, or for 32
+            if they are smaller.
+        augment: as of ``augment=``; ``auto`` crops and mirrors. Take ``crop`` if a mirror image may belong to
+            another class, as with digits.
+        method: as of ``method=``.
+        seed: of initial weights and batch order.
+        overrides: further overrides of the run.
+
+    Returns:
+        Run, file and accuracies.
+
+    Raises:
+        UserError: for a mistake in an argument or in the images.
+        Interrupted: after Ctrl-C or a kernel's interrupt; a KeyboardInterrupt. The same call resumes the run.
+    """
+    from amtml_pl.data.datasets.folder_survey import survey_folder
+
+    file = file_to_write(out)
+    if not minutes > 0 or (epochs is not None and epochs < 1):
+        raise UserError(f"The time is too short (got {minutes=} and {epochs=}).", fix="pass minutes=2")
+    named = teacher_words(teachers)
+    found = survey_folder(Path(images))
+    words = [
+        "experiment=own_images", f"student={student}", f"teacher=[{','.join(chosen_networks(teachers))}]",
+        f"method={method}", f"seed={seed}", f"augment={augment}", *image_words(found, image_size),
+        *(word for each in named.values() for word in each),
+    ]  # fmt: skip
+    trained = [name for name, own in named.items() if not own]
+    if epochs is None:
+        epochs = epochs_of_budget([*words, *overrides], found, minutes)
+    recipe = hydra_literal([f"trainer.max_epochs={epochs}", f"augment={augment}", *batch_words(found)])
+    words += [
+        f"trainer.max_epochs={epochs}",
+        *(f"teacher.{name}.recipe_overrides={recipe}" for name in trained),
+    ]
+    run = run_experiment(*words, *overrides)
+    places = {"run": str(run.path), "format": file.suffix.removeprefix("."), "out": str(file)}
+    call("export", exported, [f"{key}={hydra_literal(value)}" for key, value in places.items()])
+    return Distilled(run, file, student)
+
+
+def exported(job: CommandJob) -> None:
+    """Export a student, and report mistakes as the command does."""
+    with job.reporting():
+        export(job)
+
+
+def file_to_write(out: str | Path) -> Path:
+    """Return the absolute path of ``out``; raise a UserError before a training that could not write it."""
+    from amtml_pl.results.export.formats import FORMATS, is_exported
+
+    place = Path(out).expanduser().resolve()
+    formats = {each.suffix: name for name, each in FORMATS.items()}
+    if place.suffix not in formats:
+        raise UserError(
+            f"out={out} has an unknown suffix (expected {' or '.join(formats)}).",
+            fix=f"out={Path(out).with_suffix('.onnx')}",
+        )
+    if not place.parent.is_dir():
+        raise UserError(f"The folder of out={out} does not exist.", fix=f"mkdir -p '{place.parent}'")
+    name = formats[place.suffix]
+    for package in FORMATS[name].packages:
+        imported(package, extra="export")
+    what = f"a student exported as {name}"
+    return named_output(
+        str(place), suffix=place.suffix, what=what, is_one=lambda file: is_exported(file, name)
+    )
+
+
+def chosen_networks(teachers: Teachers) -> list[str]:
+    """Return the choices of ``teacher=``; a single name counts as a list."""
+    return [teachers] if isinstance(teachers, str) else list(teachers)
+
+
+def teacher_words(teachers: Teachers) -> dict[str, list[str]]:
+    """Return the overrides of each teacher by its key; none for a network to train.
+
+    Raises:
+        UserError: without teachers, or for a file without its network.
+    """
+    files = teachers if isinstance(teachers, Mapping) else {}
+    named: dict[str, list[str]] = {}
+    for choice in chosen_networks(teachers):
+        if Path(choice).suffix in WEIGHTS:
+            raise UserError(
+                f"The teacher {choice!r} is a file without the name of its network.",
+                fix=f"teachers={{'resnet56': {choice!r}}}, with the network of the file",
+            )
+        key, weights = choice.removeprefix("timm/").replace(".", "_"), files.get(choice)
+        named[key] = []
+        if weights is not None:
+            place = Path(weights).expanduser().resolve()
+            if not place.exists():
+                raise UserError(
+                    f"The weights of teacher {choice!r} do not exist: {place}.", fix="name a file"
+                )
+            origin = "run" if place.is_dir() else "path"
+            named[key] = [f"teacher.{key}.weights.{origin}={hydra_literal(str(place))}"]
+        elif choice.startswith("timm/"):
+            named[key] = [f"teacher.{key}.pretrained=true", f"teacher.{key}.head=linear"]
+    if not named:
+        raise UserError(
+            "teachers is empty (expected one or more names).", fix="teachers=['resnet56', 'wrn_16_2']"
+        )
+    return named
+
+
+def image_words(found: FolderSurvey, image_size: int | None) -> list[str]:
+    """Return the overrides that describe the images."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", found.folder.name).strip("_-") or "images"
+    size = image_size or (LARGE if found.side >= LARGE else SMALL)
+    splits = [f"dataset.source.splits={hydra_literal(dict(found.splits))}"] if found.splits else []
+    return [
+        f"dataset={'image_folder' if splits else 'one_folder'}", f"dataset.name={hydra_literal(name)}",
+        f"dataset.source.folder={hydra_literal(str(found.folder))}", *splits,
+        f"dataset.num_classes={len(found.classes)}", f"dataset.image_size={size}", *batch_words(found),
+    ]  # fmt: skip
+
+
+def batch_words(found: FolderSurvey) -> list[str]:
+    """Return the override of the batch size, for the student and for its teachers."""
+    return [f"data.batch_size={128 if found.images >= MANY_IMAGES else 32}"]
+
+
+def epochs_of_budget(words: Sequence[str], found: FolderSurvey, minutes: float) -> int:
+    """Return the number of epochs for a time, measured once for the same words."""
+    same = [word for word in words if not word.startswith("seed=")]  # seeds are compared at equal epochs
+    digest = short_digest(json.dumps([*same, minutes]), digits=8)
+
+    def measured(job: CommandJob) -> int:
+        file = job.folder / "budget.json"
+        with job.reporting(own_folder=True):
+            if not file.is_file():
+                settings = checked_settings(job)
+                from amtml_pl.training.time_budget import epochs_within
+
+                write_record(file, Budget(epochs=epochs_within(settings, found.images, minutes)))
+            epochs = read_record(Budget, file, fix=f"rm '{file}'").epochs
+            if epochs < FEW_EPOCHS:
+                console.print(
+                    f"About {counted(epochs, 'epoch')} fit into minutes={minutes:g}. More minutes or smaller "
+                    "networks give a better student."
+                )
+            return epochs
+        return 0  # after a mistake, which ends the call
+
+    return call("train", measured, [*words, f"hydra.run.dir=${{paths.outputs}}/distill/{digest}"])
