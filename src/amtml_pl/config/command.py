@@ -161,7 +161,8 @@ def composed_by_hydra(name: str, work: Callable[[CommandJob], Any]) -> Callable[
         command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
         return work(CommandJob(name, config))
 
-    return run
+    composed: Callable[[], None] = run
+    return composed
 
 
 def start(run: Callable[[], object], *, multirun: bool = True) -> None:

@@ -30,4 +30,5 @@ def balanced_order(
         np.resize(rows[permutation(len(rows), random_bits(state, 2 + place))], draws[place])
         for place, rows in enumerate(by_class)
     ]
-    return np.concatenate(drawn)[permutation(len(labels), random_bits(state, 1))]
+    order: Int64[np.ndarray, " N"] = permutation(len(labels), random_bits(state, 1))
+    return np.concatenate(drawn).take(order)

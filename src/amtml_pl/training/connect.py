@@ -83,7 +83,8 @@ def steps_per_epoch(options: TrainerOptions, batches: int) -> int:
     limit = trainer.get("limit_train_batches")
     if limit is not None:
         batches = min(batches, int(limit if isinstance(limit, int) else batches * limit))
-    return max(1, math.ceil(batches / trainer.get("accumulate_grad_batches", 1)))
+    accumulated: int = trainer.get("accumulate_grad_batches", 1)
+    return max(1, math.ceil(batches / accumulated))
 
 
 @dataclass(frozen=True)
