@@ -39,10 +39,10 @@ def relation_losses(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, ""]]:
     """Return the inter-class losses (B,) and the intra-class loss, each times T².
 
-    After Huang et al., "Knowledge Distillation from A Stronger Teacher" (arXiv:2205.10536): 1 minus the
-    correlation of a sample's probabilities, and 1 minus the mean over classes of the correlation of a class's
-    probabilities in the batch. Both sides are renormalised among the classes that the teacher knows, and
-    correlated over these.
+    After Huang et al., "Knowledge Distillation from A Stronger Teacher" (arXiv:2205.10536). Inter-class is 1
+    minus the correlation of a sample's probabilities. Intra-class is 1 minus the mean over classes of the
+    correlation of a class's probabilities in the batch. Both sides are renormalised among the classes that
+    the teacher knows, and correlated over these.
 
     Args:
         student_logits: not softened, with gradients.

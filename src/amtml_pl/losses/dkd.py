@@ -23,10 +23,10 @@ def decoupled_losses(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Return target-class and non-target-class distillation losses per sample, (B,), each times T².
 
-    After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
-    the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes, which is 0
-    for two classes. Both sides are renormalised among the classes that the teacher knows; a teacher that does
-    not know the label has a target-class loss of 0.
+    After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7. The first is the
+    divergence of the two-way outputs (label, any other). The second is that of the outputs over the K - 1
+    other classes; it is 0 for two classes. Both sides are renormalised among the classes that the teacher
+    knows. A teacher that does not know the label has a target-class loss of 0.
 
     Args:
         student_logits: not softened, with gradients.

@@ -29,10 +29,10 @@ def normalized_losses(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Return the target-class and the non-target-class loss per sample, (B,).
 
-    After Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation" (arXiv:2303.13005):
-    ``-t_y ln s_y`` at temperature 1, and T² times the cross-entropy of the proportions of the K - 1 other
-    classes at temperature T. Both sides are renormalised among the classes that the teacher knows; a teacher
-    that does not know the label has a target-class loss of 0.
+    After Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation" (arXiv:2303.13005).
+    The first is ``-t_y ln s_y`` at temperature 1. The second is T² times the cross-entropy of the proportions
+    of the K - 1 other classes, at temperature T. Both sides are renormalised among the classes that the
+    teacher knows. A teacher that does not know the label has a target-class loss of 0.
 
     Args:
         student_logits: not softened, with gradients.

@@ -13,7 +13,7 @@ def phi_s_matrix(covariance: Float[Tensor, "C C"]) -> Float[Tensor, "C C"]:
     """Return ``H U^T / sqrt(mean eigenvalue)``, for the covariance ``U Lambda U^T``.
 
     After Ranzinger et al., "PHI-S" (arXiv:2410.01680). H is a normalised Hadamard matrix where `hadamard`
-    makes one. For other C it is an `equalising_rotation`, where the authors' code takes a random orthogonal
+    makes one. For other C it is an `equalising_rotation`. There the authors' code takes a random orthogonal
     matrix, which equalises the variances only approximately.
 
     Args:
@@ -51,7 +51,7 @@ def hadamard(order: int) -> Float[Tensor, "C C"] | None:
 def equalising_rotation(values: Float[Tensor, " C"]) -> Float[Tensor, "C C"]:
     """Return an orthogonal Q with equal diagonal entries of ``Q diag(values) Q^T``.
 
-    By the theorem of Schur and Horn there is one. C - 1 rotations of two axes, each of which gives the
+    By the theorem of Schur and Horn there is one. It consists of C - 1 rotations of two axes. Each gives the
     smallest remaining entry the mean by turning it towards the largest.
     """
     C, mean = len(values), values.mean().item()

@@ -40,8 +40,8 @@ class FeatureRegression(LossTerm):
 
     ``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``.
     Each r_m is a 1×1 convolution and batch norm, and a ReLU where the teacher's map has one. The CA-MKD code
-    always has the ReLU, which cannot give the negative values of stages that are not activated, such as a
-    wide residual network's. Where the sizes differ, the student's map is first averaged, or repeated, to
+    always has the ReLU. It cannot give the negative values of stages that are not activated, such as those of
+    a wide residual network. Where the sizes differ, the student's map is first averaged, or repeated, to
     the teacher's size; the code's strided and transposed convolutions, and its skipping of epoch 1, are
     left out.
 

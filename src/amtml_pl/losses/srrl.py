@@ -39,7 +39,7 @@ class SoftmaxRegression(FeatureRegression):
     """Weighted regression of the teachers' embeddings, and of their logits through their classifiers.
 
     ``sum_m mean_b w_bm (mean_c (e(r_m(F_s)) - e(F_m))² + mean_k (h_m(r_m(F_s)) - z_m)²)``.
-    e is the mean over positions, r_m the regressor and h_m what teacher m computes from its map on.
+    e is the mean over positions and r_m the regressor. h_m is what teacher m computes from its map on.
     After Yang et al., "Knowledge distillation via softmax regression representation learning" (ICLR 2021,
     https://openreview.net/forum?id=ZzwDy_wiWv), which has one teacher; the weighted sum over several is this
     project's. The paper's other losses on the logits, cross-entropy and divergence, are left out.

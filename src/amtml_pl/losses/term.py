@@ -31,9 +31,9 @@ class LossTerm(nn.Module):
         blends_labels: True if the term is correct with mixup's blended labels; one without labels is.
         trains_student: True if the student gets a gradient from the term.
         learns: True if the term trains parameters that belong to it, such as projections.
-        depends_on_order: True if parameters or a prior belong to teachers by position, so that the value
-            changes with the order of the teachers. The doctor checks that other terms keep their value.
-        vanishes_at_targets: True if the term should be 0 for a student whose softened output, at the term's
+        depends_on_order: True if parameters or a prior belong to teachers by position. The value then changes
+            with the order of the teachers. The doctor checks that other terms keep their value.
+        vanishes_at_targets: True if the term should be 0 for a student whose output, softened by
             ``temperature``, is the soft targets; the doctor checks it.
         vanishes_where_teachers_agree: True if the term should be 0 for a student with the logits of teachers
             that all have the same; the doctor checks it for a term that does not vanish at the targets.
