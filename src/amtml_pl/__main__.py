@@ -60,7 +60,7 @@ def complete_line(words: list[str]) -> None:
     from amtml_pl.config.completion import complete
     from amtml_pl.config.reporting import reporting
 
-    with reporting(lambda: "amtml completion bash", traceback=False):
+    with reporting(lambda: "amtml completion bash", show_traceback=False):
         complete(words, COMMANDS)
 
 

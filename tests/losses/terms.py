@@ -38,9 +38,15 @@ def node_of(file):
     return next(iter(content["loss"].values())) if "loss" in content else content
 
 
-def term_of(choice, **root):
-    """Return the term of conf/loss/<choice>.yaml for a student with the stages above."""
-    node = node_of(config_directory() / f"loss/{choice}.yaml")
+def term_of(choice, changes=(), **root):
+    """Return the term of conf/loss/<choice>.yaml for a student with the stages above.
+
+    Args:
+        choice: name of the file.
+        changes: to the term's arguments.
+        root: keys of the root.
+    """
+    node = node_of(config_directory() / f"loss/{choice}.yaml") | dict(changes)
     return build_object(OmegaConf.create({**ROOT, **root, "node": node}).node)
 
 

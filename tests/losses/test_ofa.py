@@ -97,15 +97,6 @@ def test_one_image_with_a_map_of_one_position_is_refused():
     assert head.eval()(torch.rand(1, 4, 1, 1)).shape == (1, 5)
 
 
-def test_wrong_arguments_are_refused():
-    with pytest.raises(UserError, match=r"no stages \(got student.stages=\[\]"):
-        OneForAllLoss([], 1.0)
-    with pytest.raises(
-        UserError, match=r"loss.ofa.eps has a wrong value \(got 0.0, expected a number above 0"
-    ):
-        OneForAllLoss(["a"], 1.0, eps=0.0)
-
-
 def test_a_teacher_that_does_not_know_the_label_adds_its_probabilities_alone():
     step = with_gaps(B=4, M=1, K=3, dtype=torch.float64)
     logits = torch.tensor([1.0, 2.0, -torch.inf], dtype=torch.float64).expand(4, 1, 3)

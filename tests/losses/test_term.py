@@ -140,10 +140,44 @@ def test_a_student_that_equals_teachers_who_agree_has_no_loss(name):
 @pytest.mark.parametrize(
     "name", ["kd", "angle", "adapter", "kd_each", "dkd", "dist", "nkd", "ofa", "published_ce"]
 )
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_that_is_not_positive_is_refused(name, temperature):
     with pytest.raises(UserError, match=r"temperature is .* expected a number above 0"):
         term_of(name, temperature=temperature)
+
+
+INFINITY, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wrong", "expected"),
+    [("balanced", "drop", (-0.1, 1.5, NAN), "0 to 1"), ("dist", "beta", (-1.0, INFINITY), "0 or more"),
+     ("dist", "gamma", (-1.0, NAN), "0 or more"), ("dkd", "warmup", (-0.1, 1.5), "0 to 1"),
+     ("dkd", "alpha", (-1.0, INFINITY), "0 or more"), ("dkd", "beta", (-1.0, NAN), "0 or more"),
+     ("nkd", "gamma", (-1.0, INFINITY), "0 or more"), ("ofa", "eps", (0.0, NAN), "a number above 0"),
+     ("wkd_f", "decay", (-0.1, 1.5, NAN), "0 to 1"), ("wkd_f", "ratio", (-1.0, INFINITY), "0 or more"),
+     ("wkd_f", "parts", (0,), "1 or more")],
+)  # fmt: skip
+def test_a_number_outside_its_range_is_refused(name, key, wrong, expected):
+    for value in wrong:
+        message = rf"loss\.{name}\.{key} is out of range \(got {value}, expected {expected}\)\.\nFix: "
+        with pytest.raises(UserError, match=message):
+            term_of(name, {key: value})
+
+
+@pytest.mark.parametrize("name", ["attention", "ofa", "regression", "regression_fitnet", "srrl", "wkd_f"])
+def test_a_student_without_the_stages_that_a_term_reads_is_refused(name):
+    with pytest.raises(UserError) as refused:
+        term_of(name, student={"stages": [], "hint": None})
+    assert refused.value.what.endswith(
+        "needs stages of the student (got student.stages=[], expected one or more modules)."
+    )
+    assert refused.value.fix == "set 'student.stages=[MODULE]'"
+
+
+@pytest.mark.parametrize("name", ["balanced", "regression", "srrl", "wkd_f"])
+def test_a_term_that_reads_the_last_map_needs_no_stages(name):
+    assert term_of(name, student={"stages": [], "hint": "layer3"}).student_taps() == ("layer3",)
 
 
 @pytest.mark.parametrize("file", OWN_FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")

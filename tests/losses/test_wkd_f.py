@@ -110,8 +110,3 @@ def test_a_teachers_map_without_deviations_is_refused(parts, side):
         UserError, match=rf"deviations of the hint 'a/last' .*{side}x{side}(.|\n)*hint_pool=null"
     ):
         term.build(shapes)
-
-
-def test_a_number_of_parts_below_1_is_refused():
-    with pytest.raises(UserError, match=r"loss.wkd_f.parts has a wrong value \(got 0"):
-        WassersteinFeatureLoss(["layer3"], epochs=8, parts=0)

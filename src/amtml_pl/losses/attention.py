@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
+from amtml_pl.losses.term import LossTerm, require_offered, require_stages, require_teachers
 from amtml_pl.models.hint import ATTENTION, attention_map
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -50,6 +50,7 @@ class AttentionLoss(LossTerm):
 
     def __init__(self, stages: Sequence[str]) -> None:
         super().__init__()
+        require_stages("The loss term 'attention'", stages)
         self.stages = tuple(stages)
         self.pairs: list[list[tuple[str, str]]] = []
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from amtml_pl.errors import UserError
 from amtml_pl.losses.map_scaling import MapScaling, Scaling
-from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
+from amtml_pl.losses.term import LossTerm, require_offered, require_range, require_teachers
 from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -73,11 +72,7 @@ class BalancedLoss(LossTerm):
 
     def __init__(self, hint: str, scaling: Scaling = "per_channel", drop: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= drop <= 1:
-            raise UserError(
-                f"loss.balanced.drop is out of range (got {drop}, expected 0 to 1).",
-                fix="set loss.balanced.drop=0.5",
-            )
+        require_range("balanced.drop", drop, 0, 1)
         self.hint, self.kind, self.drop = hint, scaling, drop
         self.names: tuple[str, ...] = ()
         self.projections, self.scalings = nn.ModuleList(), nn.ModuleList()

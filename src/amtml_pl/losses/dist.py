@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, weighted_over_teachers
+from amtml_pl.losses.term import LossTerm, require_range, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -74,6 +74,8 @@ class RelationalLogitLoss(LossTerm):
     def __init__(self, temperature: float, beta: float = 2.0, gamma: float = 2.0) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
+        require_range("dist.beta", beta, 0)
+        require_range("dist.gamma", gamma, 0)
         self.beta, self.gamma = beta, gamma
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

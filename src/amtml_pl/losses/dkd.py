@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amtml_pl.losses.kd_each import known_divergence
 from amtml_pl.losses.standardize import standardized_pair
-from amtml_pl.losses.term import LossTerm, weighted_over_teachers
+from amtml_pl.losses.term import LossTerm, require_range, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -79,6 +79,9 @@ class DecoupledLoss(LossTerm):
     ) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
+        require_range("dkd.warmup", warmup, 0, 1)
+        require_range("dkd.alpha", alpha, 0)
+        require_range("dkd.beta", beta, 0)
         self.warmup_epochs = warmup * epochs
         self.alpha, self.beta = alpha, beta
         self.standardize = standardize

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, weighted_over_teachers
+from amtml_pl.losses.term import LossTerm, require_range, weighted_over_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
@@ -65,6 +65,7 @@ class NormalizedLoss(LossTerm):
     def __init__(self, temperature: float, gamma: float = 1.5) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
+        require_range("nkd.gamma", gamma, 0)
         self.gamma = gamma
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, require_stages, require_teachers
 from amtml_pl.models.cifar_resnet import initialise_convolutions
 from amtml_pl.types import Shape, Step, TensorShapes
 from amtml_pl.weighting.known_classes import on_known_classes
@@ -67,14 +68,10 @@ class OneForAllLoss(LossTerm):
 
     def __init__(self, stages: Sequence[str], temperature: float, eps: float = 1.5) -> None:
         super().__init__()
-        if not stages:
+        require_stages("The loss term 'ofa'", stages)
+        if not 0 < eps < math.inf:
             raise UserError(
-                "The loss term 'ofa' has no stages (got student.stages=[], expected one or more modules).",
-                fix="add modules to student.stages",
-            )
-        if not eps > 0:
-            raise UserError(
-                f"loss.ofa.eps has a wrong value (got {eps}, expected a number above 0).",
+                f"loss.ofa.eps is out of range (got {eps}, expected a number above 0).",
                 fix="loss.ofa.eps=1.5",
             )
         self.stages = tuple(stages)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
+from amtml_pl.losses.term import LossTerm, require_offered, require_stages, require_teachers
 from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Shape, Step, TeacherWeights, TensorShapes
 
@@ -46,7 +46,7 @@ class FeatureRegression(LossTerm):
     left out.
 
     Args:
-        stages: the student's stages, as dotted module paths from first to last.
+        stages: the student's stages, as dotted module paths from first to last; unused with ``hint`` alone.
         stage: which stage of the student imitates which of every teacher's offered ones, from 1; None takes
             the last maps of both: ``hint``, and the teachers' offered hints.
         grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
@@ -68,7 +68,9 @@ class FeatureRegression(LossTerm):
         hint: str | None = None,
     ) -> None:
         super().__init__()
-        if not stages or (stage is not None and not 1 <= stage <= len(stages)):
+        if stage is not None or hint is None:
+            require_stages("A regression loss term", stages)
+        if stage is not None and not 1 <= stage <= len(stages):
             raise UserError(
                 f"A regression loss term has a wrong stage (got {stage}, expected null or 1 to "
                 f"{len(stages)}, the length of student.stages).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -139,6 +140,32 @@ def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: 
         raise UserError(
             f"{reader} needs the key {key} of every teacher (the teachers {lacking} do not name {wanted}).",
             fix=f"set teacher.{lacking[0]}.{key} to {wanted}",
+        )
+
+
+def require_stages(reader: str, stages: Sequence[str]) -> None:
+    """Raise a UserError if the student has no stages."""
+    if not stages:
+        raise UserError(
+            f"{reader} needs stages of the student (got student.stages=[], expected one or more modules).",
+            fix="set 'student.stages=[MODULE]'",
+        )
+
+
+def require_range(key: str, value: float, lowest: float, highest: float = math.inf) -> None:
+    """Raise a UserError unless a number of a term is finite and in a range.
+
+    Args:
+        key: as in the configuration, without ``loss.``.
+        value: the number.
+        lowest: the smallest that is allowed.
+        highest: the largest that is allowed.
+    """
+    if not (lowest <= value <= highest and value < math.inf):
+        wanted = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
+        raise UserError(
+            f"loss.{key} is out of range (got {value}, expected {wanted}).",
+            fix=f"set loss.{key} to a number in this range",
         )
 
 

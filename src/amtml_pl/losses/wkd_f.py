@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import Activation, FeatureRegression, Regressor
+from amtml_pl.losses.term import require_range
 from amtml_pl.models.pooling import spans
 from amtml_pl.types import Step, TensorShapes
 
@@ -86,11 +87,9 @@ class WassersteinFeatureLoss(FeatureRegression):
         hint: str | None = None,
     ) -> None:
         super().__init__(stages, activation=activation, hint=hint)
-        if parts < 1:
-            raise UserError(
-                f"loss.wkd_f.parts has a wrong value (got {parts}, expected 1 or more).",
-                fix="loss.wkd_f.parts=1",
-            )
+        require_range("wkd_f.decay", decay, 0, 1)
+        require_range("wkd_f.ratio", ratio, 0)
+        require_range("wkd_f.parts", parts, 1)
         self.decay_from, self.decay_epochs = decay * epochs, (1 - decay) * epochs
         self.ratio, self.parts = ratio, parts
 

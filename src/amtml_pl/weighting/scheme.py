@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -64,8 +65,8 @@ class Weighting(nn.Module):
 
 
 def positive_temperature(temperature: float) -> float:
-    """Return a temperature as a float; raise a UserError unless it is above 0."""
-    if not temperature > 0:
+    """Return a temperature as a float; raise a UserError unless it is finite and above 0."""
+    if not 0 < temperature < math.inf:
         raise UserError(
             f"temperature is not valid (got {temperature}, expected a number above 0).", fix="temperature=4"
         )
