@@ -13,7 +13,8 @@ from amtml_pl.runs.identity import run_folder, run_hash, run_label
 CHANGED = {
     override.partition("=")[0].partition(".")[0]: override
     for override in (
-        "seed=1", "role=teacher", "execution=eager", "temperature=2", "mixture=logits", "hint_pool=1",
+        "seed=1", "role=teacher", "init_from=x", "extend=x", "execution=eager", "temperature=2",
+        "mixture=logits", "hint_pool=1",
         "teacher_recipe=digits", "teacher_seeds=[1]", "teacher_source=live", "cache.logits=float32",
         "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
         "doctor=false", "traceback=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]",

@@ -201,6 +201,17 @@ PATHS = {
 BASICS = {
     "seed": key(SEED, "seed of initial weights and batch order; splits and views: data.seed", label=False),
     "role": key(choice("student", "teacher"), "teacher: the run folder is below paths.teachers"),
+    "init_from": key(
+        Rule(str | None, "a run folder, a file path, or null"),
+        "initial weights of the student: a completed run, or a safetensors or torch file",
+        identity="set",
+    ),
+    "extend": key(
+        Rule(str | None, "a run folder or null"),
+        "the completed run that is continued up to trainer.max_epochs (docs/longer_runs.md)",
+        identity="set",
+        label=False,  # the seeds of a group have different origins
+    ),
 }
 AUTO_SWITCH = Rule(bool | Literal["auto"], "true, false or auto")
 EXECUTION = {

@@ -64,6 +64,8 @@ def run_hash(config: Config) -> str:
     tree = {name: value for name, value in plain_values(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
     resolved = plain_values(tree)
+    resolved["init_from"] = identified_start(resolved["init_from"])
+    resolved["extend"] = identified_origin(resolved["extend"])
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
     used = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
@@ -108,6 +110,25 @@ def identified_weights(weights: dict[str, Any]) -> dict[str, Any]:
     if weights["run"] is not None:
         path = RunFolder(Path(weights["run"])).weights_file
     return {**reading, "path": None if path is None else file_digest(Path(path))}
+
+
+def identified_start(start: str | None) -> str | None:
+    """Return the digest of initial weights, which a file or a run's folder holds."""
+    if start is None:
+        return None
+    path = Path(start)
+    return file_digest(RunFolder(path).weights_file if path.is_dir() else path) or start
+
+
+def identified_origin(run: str | None) -> str | None:
+    """Return the study of the run that is extended, so that all seeds have the same."""
+    if run is None:
+        return None
+    try:
+        record = RunFolder(Path(run)).completed()
+    except UserError:  # the plan reports it
+        record = None
+    return run if record is None else record.study
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:

@@ -50,6 +50,14 @@ class TeacherFacts(NetworkFacts):
     accuracy: dict[str, float] = Field(default_factory=dict)
 
 
+class OriginFacts(Record):
+    """The completed run that a run extends: its folder, study and number of epochs."""
+
+    folder: str
+    study: str
+    epochs: Positive
+
+
 class CacheUse(Record):
     """The cached teacher outputs of a run.
 
@@ -115,6 +123,7 @@ class RunRecord(Sealed):
             ``epochs`` are those trained, fewer after early stopping. Its ``selection`` is ``best`` for the
             epoch of best validation accuracy, or ``last``.
         debug: the preset of a run that is not a result; None for a real one.
+        origin: the run that this one extends; None for any other.
         compiled: the part that was compiled; "" if none was, or not yet.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
@@ -142,6 +151,7 @@ class RunRecord(Sealed):
     budget: dict[str, bool | int | float | str | None]
     execution: Execution
     debug: str | None = None
+    origin: OriginFacts | None = None
     compiled: Literal["step", "student", ""] = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     timing: Timing | None = None

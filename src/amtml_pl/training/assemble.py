@@ -17,6 +17,7 @@ from amtml_pl.models.layout import set_layout
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.runs.record import Execution
 from amtml_pl.training.execution import fused_optimizer
+from amtml_pl.training.initial_weights import load_initial_weights
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
@@ -52,6 +53,8 @@ def training_module(
     student = student_network(settings, taps, execution)
     K, features = tap_shapes(student, settings.dataset.image_size)
     check_classes_of_student(settings, K)
+    if settings.init_from is not None:
+        load_initial_weights(student.network, settings.init_from, K)
     shapes = TensorShapes(
         classes=K,
         teachers=() if teachers is None else teachers.names,

@@ -22,6 +22,7 @@ from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.run_context import RunContext
+from amtml_pl.training.extension import begin_extension
 from amtml_pl.training.loggers.run_facts import facts_of
 from amtml_pl.training.loggers.run_loggers import conclude, finishing, run_loggers
 from amtml_pl.training.selected_teacher import SelectedTeacher
@@ -68,8 +69,14 @@ def evaluate_fit(trainer: pl.Trainer, ready: Ready) -> dict[str, float]:
 
 
 def checkpoint_to_resume(ready: Ready) -> Path | None:
-    """Return the run's last checkpoint, read once to find damage; None before there is one."""
-    last = ready.request.folder.last_checkpoint
+    """Return the run's last checkpoint, read once to find damage; None before there is one.
+
+    An extension begins with a checkpoint.
+    """
+    last, origin = ready.request.folder.last_checkpoint, ready.prepared.plan.origin
+    with rank_zero_first():
+        if origin is not None and is_rank_zero() and not last.exists():
+            begin_extension(origin, ready.module, ready.request.folder)
     if not broadcast_object(last.exists()):
         return None
     read_checkpoint(last, ready.module.state_dict())  # a damaged file is a UserError

@@ -6,8 +6,9 @@ import torch
 
 from amtml_pl.config.schema import WATCHING
 from amtml_pl.models.taps import cost
+from amtml_pl.runs.identity import identified_start
 from amtml_pl.runs.provenance import git_state, versions
-from amtml_pl.runs.record import DatasetFacts, NetworkFacts, RunRecord
+from amtml_pl.runs.record import DatasetFacts, NetworkFacts, OriginFacts, RunRecord
 from amtml_pl.system.ranks import world_size
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.stages import Ready
@@ -18,6 +19,8 @@ def initial_record(ready: Ready) -> RunRecord:
     request, module, data = ready.request, ready.module, ready.data
     settings, method, dataset = request.settings, request.settings.method, request.settings.dataset
     trainer, terms = settings.trainer.trainer.plain(), module.loss_terms().values()
+    origin = ready.prepared.plan.origin
+    start = None if settings.init_from is None else identified_start(str(settings.init_from))
     return RunRecord(
         status="interrupted",
         experiment=request.experiment,
@@ -38,6 +41,11 @@ def initial_record(ready: Ready) -> RunRecord:
         temperature=method.temperature,
         execution=ready.prepared.execution,
         debug=settings.debug,
+        origin=None
+        if origin is None
+        else OriginFacts(
+            folder=str(origin.folder.path.resolve()), study=origin.record.study, epochs=origin.epochs
+        ),
         budget={  # equal for all methods of a study; only ``student_initial`` depends on the seed
             "epochs": settings.trainer.epochs,
             "batch_size": settings.data.batch_size,
@@ -59,6 +67,8 @@ def initial_record(ready: Ready) -> RunRecord:
             ),
             "networks_trained": module.networks_trained,
             "selection": "best" if data.has_validation else "last",
+            "extended_from_epochs": 0 if origin is None else origin.epochs,
+            "init_from": "none" if start is None else start[:16],
             "student_initial": weights_digest(module.student.network)[:16],
         },
     )

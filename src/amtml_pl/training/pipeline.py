@@ -37,6 +37,7 @@ from amtml_pl.training.plan import plan
 from amtml_pl.training.plan_table import refuse_missing, show_plan
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
+from amtml_pl.training.shorter_run import shorter_run_note
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import sweep_context
@@ -113,6 +114,9 @@ def prepare(planned: Plan) -> Prepared:
     show_plan(
         planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.device == "cpu"
     )
+    is_new = is_top_level(settings) and not request.folder.last_checkpoint.exists()
+    if is_new and (note := shorter_run_note(settings, request.folder)):
+        console.print(note, markup=False, soft_wrap=True)  # its commands can be copied
     if not settings.prepare:
         refuse_missing(planned.steps)
     for teacher in planned.teachers:
@@ -125,8 +129,8 @@ def prepare(planned: Plan) -> Prepared:
             f"The first classes are {', '.join(packed.classes[:5])}.",
             fix=f"set dataset.num_classes={classes}",
         )
-    if half_done := request.folder.record():
-        refuse_other_pixels(half_done, packed.digest, request.folder)
+    for folder, begun in begun_before(planned):
+        refuse_other_pixels(begun, packed.digest, folder)
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
     features = provide_heads(planned.teachers, data, settings)
@@ -172,8 +176,8 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
 def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunRecord:
     """Fit, and record the result or the failure."""
     folder, settings = ready.request.folder, ready.request.settings
-    if half_done := folder.record():
-        refuse_other_teachers(half_done, ready.facts, folder)
+    for place, begun in begun_before(ready.prepared.plan):
+        refuse_other_teachers(begun, ready.facts, place)
     if is_rank_zero():
         write_text(folder.config_file, settings.text())
     about = initial_record(ready)
@@ -201,6 +205,14 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
     record = run_on_rank_zero(completed)
     show_summary(record, folder.path, with_next_commands=is_top_level(settings))
     return record
+
+
+def begun_before(planned: Plan) -> list[tuple[RunFolder, RunRecord]]:
+    """Return the runs that a run continues: its own beginning, and the run that it extends."""
+    folder, origin = planned.request.folder, planned.origin
+    own = folder.record()
+    found = [] if own is None else [(folder, own)]
+    return found if origin is None else [*found, (origin.folder, origin.record)]
 
 
 def is_top_level(settings: Settings) -> bool:

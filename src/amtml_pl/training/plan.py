@@ -14,6 +14,7 @@ from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.callbacks import epochs_in
 from amtml_pl.training.execution import EAGER, choose_execution
+from amtml_pl.training.extension import find_origin
 from amtml_pl.training.plan_table import held_out_step, make_plan, training_images
 from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
@@ -29,6 +30,7 @@ def plan(request: RunRequest) -> Plan:
     Every part is built once to find early what does not fit; `connect` builds those that train.
     """
     settings, last = request.settings, request.folder.last_checkpoint
+    origin = find_origin(settings)
     source: DatasetSource = settings.dataset.source.build()
     teachers = settings.teachers()
     headless = [teacher.name for teacher in teachers if teacher.options.head == "none"]
@@ -47,8 +49,9 @@ def plan(request: RunRequest) -> Plan:
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
     resumed = settings.resume and not settings.force and last.exists()
-    done = epochs_in(read_checkpoint(last)) if resumed else 0
-    record = request.folder.record() if resumed else None
+    begun = request.folder if resumed else None if origin is None else origin.folder
+    done = 0 if begun is None else epochs_in(read_checkpoint(begun.last_checkpoint))
+    record = None if begun is None else begun.record()
     images = training_images(settings, source)  # before packing, what the data set's YAML says
     recorded = None if record is None else record.execution
     estimate = None
@@ -63,6 +66,7 @@ def plan(request: RunRequest) -> Plan:
         hints=hints,
         needs_held_out=module.needs_held_out,
         recorded=recorded,
+        origin=origin,
         steps=tuple(steps),
     )
 

@@ -98,6 +98,7 @@ def make_plan(
     left = f" ({epochs - done} left)" if done else ""
     state = f"{counted(epochs, 'epoch')}{left}, loss terms {', '.join(settings.method.loss)}"
     state += "" if execution is None else f"; {execution}"
+    state += "" if settings.init_from is None else f"; starts from {settings.init_from}"
     warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
     steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
     return steps

@@ -49,6 +49,7 @@ class Settings:
     Attributes:
         seed: of initial weights and batch order, in [0, 2³²).
         role: ``teacher`` for a run that trains a teacher.
+        init_from, extend: run or file of the initial weights; completed run that is continued.
         cached: True if teachers' outputs come from a cache (``teacher_source``); False without teachers.
         expected_defects: findings that the doctor must report.
         resume, force: False starts an unfinished run over; True starts a completed run over.
@@ -63,6 +64,8 @@ class Settings:
 
     seed: int
     role: Literal["student", "teacher"]
+    init_from: Path | None
+    extend: Path | None
     cached: bool
     cache: CacheOptions
     expected_defects: tuple[str, ...]
@@ -109,6 +112,9 @@ class Settings:
             config.paths[name] = str(Path(place).resolve())
         if isinstance(folder := config.dataset.source.get("folder"), str):
             config.dataset.source.folder = str(Path(folder).expanduser().resolve())
+        for name in ("init_from", "extend"):
+            if config[name] is not None:
+                config[name] = str(Path(config[name]).resolve())
         for teacher in config.teacher.values():
             for name in ("path", "run"):
                 if teacher.weights[name] is not None:
@@ -138,6 +144,8 @@ def settings_of(config: DictConfig) -> Settings:
     return options(
         Settings,
         config,
+        init_from=None if config.init_from is None else Path(config.init_from),
+        extend=None if config.extend is None else Path(config.extend),
         cached=cached,
         cache=options(
             CacheOptions,

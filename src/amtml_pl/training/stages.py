@@ -16,6 +16,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import Execution, TeacherFacts, Timing
 from amtml_pl.teachers.cache.build import BuildStats
 from amtml_pl.teachers.live import Teacher
+from amtml_pl.training.extension import Origin
 from amtml_pl.training.plan_table import PlanStep
 from amtml_pl.training.run_cache import Accuracy, RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher
@@ -53,7 +54,8 @@ class Plan:
         live: their networks, maybe without weights yet; empty in a cached run.
         hints: ``(C, H, W)`` of each hint by flat name, after pooling.
         needs_held_out: True if the weighting reads the teachers' outputs on the validation split.
-        recorded: the execution of the run that is resumed; None for a new run.
+        recorded: the execution of the run that is resumed or extended; None for a new run.
+        origin: the run that is extended; None for any other run.
         steps: the rows of the printed plan, in building order.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     hints: Mapping[str, Shape]
     needs_held_out: bool
     recorded: Execution | None
+    origin: Origin | None
     steps: tuple[PlanStep, ...]
 
 
