@@ -13,7 +13,7 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.overrides import hydra_literal
@@ -144,7 +144,7 @@ def topmost(path: str, meant: Collection[str]) -> str:
     return next((b for b in beginnings if not any(f"{other}.".startswith(f"{b}.") for other in meant)), "")
 
 
-def flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+def flattened(config: DictConfig | ListConfig, *, resolve: bool) -> dict[str, Any]:
     """Return every leaf by its key path; lists and empty mappings are leaves."""
     return dict(leaves_of(OmegaConf.to_container(config, resolve=resolve), ""))
 
