@@ -100,6 +100,9 @@ def test_a_killed_extension_resumes_to_the_bit(run, monkeypatch, step):
         at_step(patched, step, failing(RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):
             extended(run, job, origin=origin, name="cut")
+    if step == 8:  # its first step: the selected epoch is that of the origin
+        cut = RunFolder(origin.path.parent / "cut")
+        assert cut.best_checkpoint.read_bytes() == origin.best_checkpoint.read_bytes()
     _, cut = extended(run, job, origin=origin, name="cut")
     assert rows(cut) == rows(whole)
     assert_bitwise_equal(weights(cut), weights(whole))
@@ -142,6 +145,11 @@ def test_a_run_that_cannot_be_extended_is_one_message(run, tmp_path, monkeypatch
         run(*LABELS, name="failed")
     with pytest.raises(UserError, match=r"cannot be extended .got failed, expected completed"):
         extended(run, LABELS, origin=RunFolder(tmp_path / "failed"))
+    text = origin.config_file.read_text()
+    origin.config_file.write_text(text.replace("seed: 0", "seed: ${oc.env:HOME}", 1))
+    with pytest.raises(UserError, match=r"config.yaml in .* changed after the run"):
+        extended(run, LABELS, origin=origin)
+    origin.config_file.write_text(text)
     record = json.loads(origin.record_file.read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(origin.path, record)

@@ -46,7 +46,7 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
 
 
 def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
-    """Yield a schedule that stops before the run, and a number of steps that the run counts itself."""
+    """Yield a schedule that stops before the run, and steps that the run counts itself."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
         yield f"scheduler.total_steps={steps}: the schedule ends before the run (expected {epochs} epochs)"

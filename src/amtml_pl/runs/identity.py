@@ -121,7 +121,7 @@ def identified_start(start: str | None) -> str | None:
 
 
 def identified_origin(run: str | None) -> str | None:
-    """Return the study of the run that is extended, so that all seeds have the same."""
+    """Return the study of the extended run, which all seeds share."""
     if run is None:
         return None
     try:

@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from amtml_pl.config.key_roles import keys_along
-from amtml_pl.config.teacher_recipe import flattened
+from amtml_pl.config.teacher_recipe import leaves_of
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.files import replacing, write_bytes
+from amtml_pl.system.plain_yaml import read_plain_yaml
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.summary import override
 
@@ -79,12 +81,23 @@ def find_origin(settings: Settings) -> Origin | None:
 def differences(settings: Settings, origin: Origin) -> Iterator[str]:
     """Yield the settings in which a command differs from the run that it extends."""
     config = of_length(settings.config, origin.epochs)
-    own = flattened(OmegaConf.create(replace(settings, config=config).text()), resolve=True)
-    theirs = flattened(OmegaConf.load(origin.folder.config_file), resolve=True)
+    own = dict(leaves_of(yaml.safe_load(replace(settings, config=config).text()), ""))
+    theirs = dict(leaves_of(recorded_settings(origin.folder), ""))
     for path in dict.fromkeys([*own, *theirs]):
         here, there = own.get(path), theirs.get(path)
         if here != there and not (here in (None, False) and there in (None, False)) and counts(path, config):
             yield f"{path}={here} (expected {there})"
+
+
+def recorded_settings(folder: RunFolder) -> dict[str, Any]:
+    """Return the settings that a run has recorded, as plain values."""
+    try:
+        return dict(read_plain_yaml(folder.config_file))
+    except (TypeError, ValueError) as error:
+        fix = "extend another run"
+        raise UserError(
+            f"{folder.config_file} is not the configuration of a run: {error}.", fix=fix
+        ) from error
 
 
 def of_length(config: DictConfig, epochs: int) -> DictConfig:

@@ -208,7 +208,7 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
 
 def begun_before(planned: Plan) -> list[tuple[RunFolder, RunRecord]]:
-    """Return the runs that a run continues: its own beginning, and the run that it extends."""
+    """Return what a run continues: its own beginning, and the run that it extends."""
     folder, origin = planned.request.folder, planned.origin
     own = folder.record()
     found = [] if own is None else [(folder, own)]

@@ -1,4 +1,4 @@
-"""Find a completed run that differs only by fewer epochs, and explain how to continue it."""
+"""Find a completed run that differs by fewer epochs, and explain extending it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shorter_run(settings: Settings, folder: Path) -> tuple[Path, int] | None:
 
 
 def shorter_run_note(settings: Settings, folder: RunFolder) -> str:
-    """Return what a completed shorter run means for a new one; empty without such a run."""
+    """Return what a completed shorter run means for a new one; maybe empty."""
     if settings.extend is not None or (found := shorter_run(settings, folder.path)) is None:
         return ""
     other, epochs = found
