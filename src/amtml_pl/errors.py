@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The end of a call by Ctrl-C or a kernel's interrupt; the same call resumes the run."""
+    """The end of a call by an interrupt; the same call resumes the run."""
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that a notebook shows in place of a traceback."""

@@ -167,7 +167,7 @@ def exported(job: CommandJob) -> None:
 
 
 def file_to_write(out: str | Path) -> Path:
-    """Return the absolute path of ``out``; raise a UserError before a training that could not write it."""
+    """Return the absolute path of ``out``; raise a UserError if it cannot be written."""
     from amtml_pl.results.export.formats import FORMATS, is_exported
 
     place = Path(out).expanduser().resolve()
@@ -230,9 +230,9 @@ def image_words(found: FolderSurvey, image_size: int | None) -> list[str]:
     """Return the overrides that describe the images."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", found.folder.name).strip("_-") or "images"
     size = image_size or (LARGE if found.side >= LARGE else SMALL)
-    splits = [f"dataset.source.splits={hydra_literal(dict(found.splits))}"] if found.splits else []
+    splits = ["+dataset.source.splits.val=val"] if "val" in found.splits else []
     return [
-        f"dataset={'image_folder' if splits else 'one_folder'}", f"dataset.name={hydra_literal(name)}",
+        f"dataset={'image_folder' if found.splits else 'one_folder'}", f"dataset.name={hydra_literal(name)}",
         f"dataset.source.folder={hydra_literal(str(found.folder))}", *splits,
         f"dataset.num_classes={len(found.classes)}", f"dataset.image_size={size}", *batch_words(found),
     ]  # fmt: skip

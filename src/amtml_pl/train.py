@@ -63,7 +63,7 @@ def train(job: CommandJob) -> float:
 
 
 def checked_settings(job: CommandJob) -> Settings:
-    """Return the settings of a job; mistakes are a UserError, if possible before torch is imported."""
+    """Return the settings of a job; most mistakes are found before torch is imported."""
     check_values(job.config)
     from amtml_pl.training.preflight import check_parts
     from amtml_pl.training.settings import settings_of

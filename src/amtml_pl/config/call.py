@@ -1,4 +1,4 @@
-"""Call a command from Python: the same job, but exceptions in place of messages and exit statuses."""
+"""Call a command from Python: the same job, with exceptions in place of exit statuses."""
 
 from __future__ import annotations
 

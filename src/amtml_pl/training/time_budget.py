@@ -1,4 +1,4 @@
-"""Choose a number of epochs by the time that a run may take on this machine."""
+"""Choose a number of epochs by the time that a run may take here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEAST_EPOCHS, MOST_EPOCHS = 2, 60
 
 
 def epochs_within(settings: Settings, images: int, minutes: float) -> int:
-    """Return how many epochs, of the student and of each teacher to train, fit into a time.
+    """Return how many epochs of student and teachers fit into a time.
 
     Networks are timed on the device of the training, so that the number differs between machines.
 

@@ -76,7 +76,7 @@ def survey_folder(folder: Path) -> FolderSurvey:
 
 
 def typical_side(images: list[Path]) -> int:
-    """Return the median of the shorter sides in pixels; packing reports files that cannot be read."""
+    """Return the median of the shorter sides in pixels, of images that can be read."""
     sides = []
     for file in images:
         with suppress(Exception), Image.open(file, formats=FORMATS) as image:  # Pillow raises anything

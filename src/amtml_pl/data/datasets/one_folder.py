@@ -1,4 +1,4 @@
-"""Read one folder of images per class, and hold a part of each class out for the test."""
+"""Read one folder of images per class; hold a part of each out for the test."""
 
 from __future__ import annotations
 
