@@ -1,4 +1,4 @@
-"""Read one folder of images per class; hold a part of each out for the test."""
+"""Read one folder of images per class, without a test folder."""
 
 from __future__ import annotations
 
