@@ -19,6 +19,7 @@ from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
+from amtml_pl.info import with_key
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -88,7 +89,7 @@ def first_job(words):
 
 IN_BLOCKS, IN_SENTENCES = [*commands_in_blocks()], [*commands_in_sentences()]
 JOBS = {  # once each; --config-dir needs a folder of the reader, which other tests have
-    (name, first_job(words)): None
+    (name, first_job(with_key(words) if name == "info" else words)): None
     for name, words in (*IN_BLOCKS, *IN_SENTENCES)
     if "--config-dir" not in words
 }
@@ -143,7 +144,7 @@ def hold(configure):  # which keeps Hydra initialised
                     config[key] = "given"
             job.options(COMMANDS[name], without="dataset")
             return
-        if name in ("cache", "benchmark"):
+        if name in ("cache", "benchmark", "info"):
             job.take(COMMANDS[name])
         refuse(value_mistakes(config))  # those of the recipes are checked with the experiments
         assert [mistake for mistake in constructor_mistakes(config) if "no usable GPU" not in mistake] == []

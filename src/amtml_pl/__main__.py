@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def overview() -> str:
-    """Return the commands with a line each, those of a first session, and where the pages are."""
+    """Return the commands with a line each, a first session, and where the pages are."""
     lines = [f"  {name:10} {first_line(name)}" for name in COMMANDS]
     pages = config_directory().parent / "docs" / "index.md"
     return "\n".join([
@@ -65,7 +65,7 @@ def complete_line(words: list[str]) -> None:
 
 
 def refuse(name: str, words: list[str]) -> None:
-    """Print that a command is unknown, with the most similar one, and exit with status 2."""
+    """Report an unknown command, with the most similar one; exit with status 2."""
     from amtml_pl.config.reporting import report_mistake
     from amtml_pl.config.rules import suggestion
     from amtml_pl.errors import UserError

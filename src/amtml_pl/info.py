@@ -28,10 +28,15 @@ NOTES: Mapping[str, str] = {
 
 
 def main() -> None:
-    """Read the first word without a key as the choices to list, and run the command."""
-    if len(sys.argv) > 1 and sys.argv[1][0] != "-" and "=" not in sys.argv[1]:
-        sys.argv[1] = f"info={sys.argv[1]}"
+    """Run the command line, whose first word may be the choices to list."""
+    sys.argv[1:] = with_key(sys.argv[1:])
     run()
+
+
+def with_key(words: Sequence[str]) -> list[str]:
+    """Return words of the command line, with ``info=`` before a first word without a key."""
+    bare = bool(words) and "=" not in words[0] and not words[0].startswith("-")
+    return [f"info={words[0]}", *words[1:]] if bare else [*words]
 
 
 @command("info", multirun=False)

@@ -84,7 +84,7 @@ def test_a_schedule_of_steps_fits_every_optimiser_and_length(configure, choice, 
      ({"limit_train_batches": 0.5}, 3), ({"limit_train_batches": 99}, 7)],
 )  # fmt: skip
 def test_the_steps_of_an_epoch_are_those_of_lightning(trainer, steps):
-    options = TrainerOptions(None, ObjectSpec(trainer), epochs=1, device="cpu", loggers=())
+    options = TrainerOptions(None, ObjectSpec(trainer), epochs=1, device="cpu", loggers={}, callbacks={})
     assert steps_per_epoch(options, batches=7) == steps
 
 

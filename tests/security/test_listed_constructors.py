@@ -47,7 +47,7 @@ def nodes_of(configure, group, name):
         names = ",".join(name for group, name in FILES if group == "student")
         return [configure(f"teacher=[{names}]").teacher[name].network]
     override, place, _ = CHOICES[group]
-    own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name == "image_folder")
+    own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name in ("image_folder", "one_folder"))
     node = OmegaConf.select(configure(override.format(name), *own), place)
     return [*node.values()] if group in ("callbacks", "logger", "loss") else [node]
 

@@ -106,7 +106,7 @@ class CommandJob:
         return reporting(self.typed, show_traceback=shown, folder=folder, resumes=resumes)
 
     def typed(self) -> str:
-        """Return the command line of this job alone, also if it is part of a sweep."""
+        """Return the command line of this job alone, without a sweep."""
         own = [word for word in self.words() if key_of(word) != "sweep"]  # which would start all jobs
         return shlex.join(["python", "-m", f"amtml_pl.{self.command}", *own])
 
@@ -222,7 +222,7 @@ def refuse_composition(error: Exception) -> None:
 
 
 def end_of_reader() -> int:
-    """Discard the rest of the output, as of ``--help | head``; return a shell's status for a closed pipe."""
+    """Discard the rest of the output, as after ``--help | head``; return the exit status."""
     with Path(os.devnull).open("w") as devnull:
         os.dup2(devnull.fileno(), sys.stdout.fileno())
     return CLOSED_PIPE

@@ -103,7 +103,7 @@ def completed(name: str, words: Sequence[str], word: str) -> Iterator[str]:
 
 
 def values_of(name: str, path: str) -> list[str]:
-    """Return the choices of a group, or the words that a key may be; none for other keys."""
+    """Return the choices of a group, or the words that a key allows; else none."""
     keys = {**KEYS, **COMMANDS[name]} if name in OF_A_RUN else COMMANDS[name]
     in_groups = name in (*OF_A_RUN, "train") or path == "dataset"
     if in_groups and (found := options_of(path, [config_directory()])):
@@ -122,7 +122,7 @@ def declaration(path: str, keys: Mapping[str, Key]) -> Key | None:
 
 
 def words_of(hint: Any) -> Iterator[str]:
-    """Yield the words that a type allows, such as those of a Literal, true and false."""
+    """Yield the words that a type allows: those of a Literal, true and false."""
     if hint is bool:
         yield from ("true", "false")
     elif typing.get_origin(hint) is Literal:

@@ -21,18 +21,20 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Where to start": ("experiment", "method"),
     "The data": ("dataset", "augment", "data", "data.batch_size", "data.views", "data.val_size"),
     "The teachers": ("teacher", "teacher_source", "teacher_recipe", "teacher_seeds", "cache"),
-    "The student": ("student",),
+    "The student": ("student", "init_from"),
     "The method": (
         "loss", "coef", "weighting", "loop", "temperature", "mixture", "hint_pool", "expected_defects",
     ),
-    "The training": ("seed", "optimizer", "scheduler", "trainer", "trainer.max_epochs"),
+    "The training": ("seed", "optimizer", "scheduler", "trainer", "trainer.max_epochs", "extend"),
     "Speed": (
         "execution", "trainer.accelerator", "trainer.devices", "trainer.precision", "data.device",
-        "data.num_workers", "cache.placement",
     ),
     "Several runs (-m)": ("sweep", "launcher"),
     "Where things are": ("paths", "paths.data", "paths.outputs", "paths.cache", "paths.teachers", "role"),
-    "A run's life": ("prepare", "doctor", "resume", "checkpoint_minutes", "force", "logger", "debug"),
+    "A run's life": (
+        "prepare", "doctor", "resume", "checkpoint_minutes", "force", "logger", "callbacks", "debug",
+        "traceback",
+    ),
 }  # fmt: skip
 OF_A_RUN = ("benchmark", "cache", "doctor", "info")  # these commands have every key of a run, too
 PAGES = {
@@ -63,7 +65,7 @@ def own_keys(command: str) -> Iterator[str]:
 
 
 def run_keys() -> Iterator[str]:
-    """Yield the keys of a run: a short list by section, the choices of groups, then all other keys."""
+    """Yield the keys of a run by section, the choices, then all other keys."""
     declared = {**dict(leaves({**COMPOSES, **KEYS})), "augment": DATA["augment"]}
     for title, paths in SECTIONS.items():
         yield title

@@ -1,4 +1,4 @@
-"""Describe the choices of a group, from their files and from the objects that these files build."""
+"""Describe the choices of a group, from their files and from what these build."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def students(words: Sequence[str]) -> Iterator[Row]:
 
 
 def teachers(words: Sequence[str]) -> Iterator[Row]:
-    """Yield the teachers with files of their own, each on the data set in its name, or else on a run's."""
+    """Yield the teachers with own files, on the data in their names or a run's."""
     names = [name for name in options_of("teacher", folders()) if file_of("teacher", name)]
     data = {name: dataset_in(name) for name in names}
     for dataset in dict.fromkeys(data.values()):
@@ -67,7 +67,7 @@ def methods(words: Sequence[str]) -> Iterator[Row]:
 
 
 def datasets(words: Sequence[str]) -> Iterator[Row]:
-    """Yield the data sets, each with its size and with what is missing on this machine."""
+    """Yield the data sets, with their size and what is missing on this machine."""
     for name in options_of("dataset", folders()):
         config = run_with(words, dataset=name)
         values = plain_values(config.dataset, resolve=False)
@@ -88,7 +88,7 @@ TABLES: Mapping[str, Callable[[Sequence[str]], Iterator[Row]]] = {
 
 
 def run_with(words: Sequence[str], **choices: str) -> Config:
-    """Compose a run from typed overrides and from choices that replace those of the same groups.
+    """Compose a run from overrides and choices, which replace overrides of the same groups.
 
     Raises:
         UserError: if a choice cannot be composed, such as one of the user's files.

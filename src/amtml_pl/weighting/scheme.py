@@ -65,7 +65,7 @@ class Weighting(nn.Module):
 
 
 def positive_temperature(temperature: float) -> float:
-    """Return a temperature as a float; raise a UserError unless it is finite and above 0."""
+    """Return a temperature as a float, which must be finite and above 0."""
     if not 0 < temperature < math.inf:
         raise UserError(
             f"temperature is not valid (got {temperature}, expected a number above 0).", fix="temperature=4"

@@ -89,7 +89,7 @@ class Search:
 
 
 def refuse_last_epochs(config: DictConfig) -> None:
-    """Raise a UserError for a search over runs without a validation split, where the last epoch counts.
+    """Raise a UserError for a search over runs without a validation split.
 
     Args:
         config: of the command, without the searched keys.
