@@ -2,7 +2,8 @@
 
 import pytest
 
-from amtml_pl.comparison.answer import answer
+from amtml_pl.comparison.answer import answer, differences
+from amtml_pl.comparison.estimates import PairedDifference
 from study import problems_in, write_run
 
 NOISE = (0.010, -0.004, 0.002, -0.009, 0.005)
@@ -35,7 +36,10 @@ def test_the_distance_from_a_baseline_that_is_not_the_next_one_is_added(tmp_path
 
 def test_one_seed_is_not_tested(tmp_path):
     text = study(tmp_path, {"ce": 0.6, "avg": 0.7}, seeds=1)
-    assert text == "avg has the best mean test/acc: 0.6960 (n = 1). No test compares it with ce (1 seed)."
+    assert text == (
+        "avg has the best mean test/acc: 0.6960 (n = 1). No test compares it with ce. "
+        "From ce, the next one, it differs by +0.0860."
+    )
 
 
 def test_a_group_alone_has_no_other(tmp_path):
@@ -46,9 +50,34 @@ def test_a_smaller_loss_is_better(tmp_path):
     assert study(tmp_path, {"ce": 0.6, "avg": 0.7}, metric="test/loss").startswith("ce has the best mean")
 
 
+def test_a_group_that_is_better_on_the_shared_seeds_is_not_called_worse(tmp_path):
+    for seed in range(7):
+        high = 0.9 if seed > 2 else 0.7 + seed / 1000
+        write_run(tmp_path / f"a{seed}", "digits", seed, high, typed="method=a")
+        if seed < 3:
+            write_run(tmp_path / f"b{seed}", "digits", seed, high + 0.02 + seed**2 / 1e5, typed="method=b")
+    write_run(tmp_path / "c", "digits", 0, 0.6, typed="method=c")
+    (problem,) = problems_in(tmp_path)
+    text = answer(problem, "test/acc")
+    assert "a has the best mean" in text
+    assert "On the seeds that they share, it is worse than b." in text
+    assert "No test compares it with c." in text
+    assert "better than" not in text
+
+
+def test_p_is_corrected_for_all_pairs_because_the_best_group_is_chosen_by_the_same_values(tmp_path):
+    study(tmp_path, {"ce": 0.6, "avg": 0.7, "amtml": 0.702})
+    (problem,) = problems_in(tmp_path)
+    best, following = (group.by_seed("test/acc") for group in problem.groups[:2])
+    paired = differences(problem.groups, "test/acc")[0]
+    assert paired.p == PairedDifference.between(best, following).p
+    assert paired.holm == paired.p  # the largest of three
+    assert differences(problem.groups, "test/acc")[1].holm >= 2 * differences(problem.groups, "test/acc")[1].p
+
+
 def test_many_groups_that_are_alike_are_counted(tmp_path):
     text = study(tmp_path, {f"m{number}": 0.7 for number in range(7)})
-    assert " and 2 more groups. From " in text
+    assert "m1, m2, m3, m4 and 1 more group." in text
 
 
 @pytest.mark.parametrize("equal", [True, False])

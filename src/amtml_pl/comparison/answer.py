@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from amtml_pl.comparison.estimates import PairedDifference, holm
-from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.groups import Group, Problem, is_smaller_better
 from amtml_pl.system.console import counted
 
-LEVEL = 0.05  # of all tests of a problem together, by Holm
+LEVEL = 0.05  # of all pairs of groups together, by Holm
 NAMED = 4  # groups that a sentence names
 
 
@@ -31,40 +32,53 @@ def sentences(problem: Problem, metric: str) -> Iterator[str]:
     if best.unequal:
         yield f"Its budget is unequal: {'; '.join(best.unequal)}."
     if others:
-        yield from separated([*tested(best, others, metric)])
+        yield from compared(problem, metric)
     baseline, paired = problem.baseline, best.against_baseline
     if baseline is not None and paired is not None and baseline not in problem.groups[:2]:
-        yield f"From the baseline {baseline.name} it differs by {paired.difference()}{corrected(paired)}."
+        yield f"From the baseline {baseline.name} it differs by {paired.difference()}."
 
 
-def tested(best: Group, others: Sequence[Group], metric: str) -> Iterator[tuple[Group, PairedDifference]]:
-    """Yield every other group, and the difference of the best one from it."""
-    own = best.by_seed(metric)
-    found = [PairedDifference.between(own, other.by_seed(metric)) for other in others]
-    values = iter(holm([paired.p for paired in found if paired.p is not None]))
-    for other, paired in zip(others, found, strict=True):
-        yield other, paired if paired.p is None else replace(paired, holm=next(values))
-
-
-def separated(found: Sequence[tuple[Group, PairedDifference]]) -> Iterator[str]:
-    """Yield sentences on the tests, and on the group after the best one."""
-    if all(paired.p is None for _, paired in found):
-        yield f"No test compares it with {names([group for group, _ in found])} ({found[0][1].without_p})."
-        return
-    alike = [group for group, paired in found if paired.holm is None or paired.holm >= LEVEL]
-    if worse := len(found) - len(alike):
-        others = counted(len(found), "other group")
-        yield f"It is better than {worse} of {others} (paired t-tests, p by Holm below {LEVEL:g})."
+def compared(problem: Problem, metric: str) -> Iterator[str]:
+    """Yield sentences on the tests of the best group, and on the group after it."""
+    sign = -1 if is_smaller_better(metric) else 1
+    better: list[Group] = []
+    worse: list[Group] = []
+    alike: list[Group] = []
+    untested: list[Group] = []
+    pairs = differences(problem.groups, metric)
+    for group, paired in zip(problem.groups[1:], pairs, strict=True):
+        if paired.mean is None or paired.holm is None:
+            untested.append(group)
+        elif paired.holm >= LEVEL:
+            alike.append(group)
+        else:
+            (better if sign * paired.mean > 0 else worse).append(group)
+    if better:
+        others = counted(len(pairs), "other group")
+        yield f"It is better than {len(better)} of {others} (paired t-tests, p by Holm below {LEVEL:g})."
+    if worse:
+        yield f"On the seeds that they share, it is worse than {names(worse)}."
     if alike:
         yield f"The tests do not separate it from {names(alike)}."
-    following, paired = found[0]
+    if untested:
+        yield f"No test compares it with {names(untested)}."
+    following, paired = problem.groups[1], pairs[0]
     if paired.mean is not None:
-        yield f"From {following.name}, the next one, it differs by {paired.difference()}{corrected(paired)}."
+        p = "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
+        difference = f"{paired.mean:+.4f}" + ("" if paired.error is None else f" ± {paired.error:.4f}")
+        yield f"From {following.name}, the next one, it differs by {difference}{p}."
 
 
-def corrected(paired: PairedDifference) -> str:
-    """Return p by Holm in brackets; empty without p."""
-    return f" (p by Holm {paired.corrected()}, n = {paired.n})" if paired.holm is not None else ""
+def differences(groups: Sequence[Group], metric: str) -> list[PairedDifference]:
+    """Return the differences of the first group from each other one.
+
+    The best group is chosen by the values that are tested, so that p is corrected for all pairs of groups.
+    """
+    values = [group.by_seed(metric) for group in groups]
+    found = [PairedDifference.between(own, other) for own, other in combinations(values, 2)]
+    corrected = iter(holm([paired.p for paired in found if paired.p is not None]))
+    found = [paired if paired.p is None else replace(paired, holm=next(corrected)) for paired in found]
+    return found[: len(groups) - 1]
 
 
 def names(groups: Sequence[Group]) -> str:
