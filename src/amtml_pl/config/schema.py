@@ -228,14 +228,14 @@ SHARED = {
     "mixture": key(choice("probabilities", "logits"), "what soft targets average; the paper: probabilities"),
     "hint_pool": key(whole(1, null=True), "height and width that hints are pooled to; null: no pooling"),
     "teacher_recipe": key(TEXT, "the experiment that trains a teacher for which no weights file is given"),
+}
+# How teachers answer.
+TEACHER_OUTPUTS = {
     "teacher_seeds": key(
         SEEDS,
         "seeds of the recipes; the run with seed s takes entry s modulo their number (docs/teachers.md)",
         identity="teachers",
     ),
-}
-# How teachers answer.
-TEACHER_OUTPUTS = {
     "teacher_source": key(
         choice("cached", "live"),
         "cached: teachers run once per view; live: teachers run in every step",
