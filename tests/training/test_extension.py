@@ -85,6 +85,19 @@ def test_the_rate_continues_as_in_a_run_of_the_new_length(run, scheduler):
     assert rates(extension) == [*rates(origin), *rates(whole)[2:]]
 
 
+@pytest.mark.parametrize("method", ["ce", "dkd"])
+def test_a_run_that_stopped_early_is_trained_further(run, method):
+    stopping = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1")
+    never_better = "callbacks.early_stopping.min_delta=1.0"
+    job = ("experiment=digits", f"method={method}", *(CE if method == "ce" else TINY), "doctor=false")
+    job += (*stopping, never_better)
+    record, origin = run(*job, "trainer.max_epochs=6", name="origin")
+    assert record.budget["epochs"] == 2
+    record, extension = extended(run, job, 6, origin=origin)
+    assert record.budget["epochs"] == 3  # patience=1: it waits anew
+    assert [int(row["epoch"]) for row in rows(extension)][-1] == 2
+
+
 def test_an_extension_may_have_another_schedule_and_rate(run):
     _, origin = run(*LABELS, name="origin")
     _, extension = extended(run, (*LABELS, CONSTANT, "optimizer.lr=0.004"), origin=origin)

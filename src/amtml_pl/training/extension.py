@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -72,7 +73,8 @@ def find_origin(settings: Settings) -> Origin | None:
     if found := [*differences(settings, origin)]:
         listed = "".join(f"\n  - {each}" for each in found)
         raise UserError(
-            f"The run in {folder.path} has other settings, so that this command cannot extend it:{listed}",
+            f"The run in {folder.path} has other settings, so that this command cannot extend it "
+            f"(only the scheduler and the optimizer may differ):{listed}",
             fix=extending_command(origin, epochs),
         )
     return origin
@@ -80,9 +82,11 @@ def find_origin(settings: Settings) -> Origin | None:
 
 def differences(settings: Settings, origin: Origin) -> Iterator[str]:
     """Yield the settings in which a command differs from the run that it extends."""
-    config = of_length(settings.config, origin.epochs)
+    recorded = recorded_settings(origin.folder)
+    # The number that was typed, as keys refer to it; early stopping may have trained fewer epochs.
+    config = of_length(settings.config, recorded.get("trainer", {}).get("max_epochs", origin.epochs))
     own = dict(leaves_of(yaml.safe_load(replace(settings, config=config).text()), ""))
-    theirs = dict(leaves_of(recorded_settings(origin.folder), ""))
+    theirs = dict(leaves_of(recorded, ""))
     for path in dict.fromkeys([*own, *theirs]):
         here, there = own.get(path), theirs.get(path)
         if here != there and not (here in (None, False) and there in (None, False)) and counts(path, config):
@@ -140,6 +144,9 @@ def begin_extension(origin: Origin, module: StudentModule, folder: RunFolder) ->
     for state, optimizer in zip(checkpoint["optimizer_states"], optimizers, strict=True):
         for saved, fresh in zip(state["param_groups"], optimizer.param_groups, strict=True):
             saved.update({name: value for name, value in fresh.items() if name != "params"})
+    for state in checkpoint["callbacks"].values():
+        if "stopping_reason" in state:  # of a fit that stopped early; asked to continue, it waits anew
+            state.update(stopping_reason=EarlyStoppingReason.NOT_STOPPED.value, wait_count=0)
     if best.is_file():
         write_bytes(folder.best_checkpoint, best.read_bytes())
     with replacing(folder.last_checkpoint, mark="new") as temporary:
