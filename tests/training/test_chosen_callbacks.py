@@ -80,6 +80,13 @@ def test_the_average_is_validated_saved_and_tested_and_a_resume_repeats_it(fit, 
     )
 
 
+def test_before_its_first_update_the_average_is_the_current_weights(fit):
+    record, folder = fit(*LABELS, *EMA, "callbacks.ema.update_starting_at_step=1000", name="late")
+    plain, other = fit(*LABELS, name="plain")
+    assert record.metrics == plain.metrics
+    assert_bitwise_equal(weights(folder), weights(other))
+
+
 STOPPED = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=6",
            "callbacks.early_stopping.min_delta=1.0")  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,15 +15,38 @@ REFERRED = ("teacher_source", "heads", "compiled", "make_optimizer", "make_sched
 class Ema(EMAWeightAveraging):
     """Lightning's average, for a module that refers to teachers, and for evaluations after the fit."""
 
+    def __init__(
+        self, decay: float = 0.999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
+    ) -> None:
+        super().__init__(
+            decay=decay,
+            update_every_n_steps=update_every_n_steps,
+            update_starting_at_step=update_starting_at_step,
+        )
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the module without what it refers to."""
         if stage != "fit":
             return
         referred = {name: vars(pl_module).pop(name) for name in REFERRED if name in vars(pl_module)}
+        self._device = trainer.strategy.root_device  # where the module will be; it is on the CPU until then
         try:
             super().setup(trainer, pl_module, stage)
         finally:
             vars(pl_module).update(referred)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average; before its first update, it is the current weights."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._latest_update_step == 0 and self._average_model is not None:
+            for average, current in zip(
+                chain(self._average_model.module.parameters(), self._average_model.module.buffers()),
+                chain(pl_module.parameters(), pl_module.buffers()),
+                strict=True,
+            ):
+                average.data.copy_(current.data)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
