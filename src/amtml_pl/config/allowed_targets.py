@@ -37,8 +37,8 @@ GROUPS = (
 )
 TIMM = "timm.create_model"
 TORCHVISION = "torchvision.models."
-LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger")
-CALLBACKS = ("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "Timer")
+LOGGERS = ("CSVLogger", "TensorBoardLogger")  # conf/logger has those of services
+CALLBACKS = ("DeviceStatsMonitor", "LearningRateMonitor", "Timer")  # conf/callbacks has early stopping
 LIGHTNING = (
     "pytorch_lightning.Trainer",
     *(f"pytorch_lightning.callbacks.{name}" for name in CALLBACKS),

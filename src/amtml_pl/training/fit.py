@@ -24,7 +24,7 @@ from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.run_context import RunContext
 from amtml_pl.training.extension import begin_extension
 from amtml_pl.training.loggers.run_facts import facts_of
-from amtml_pl.training.loggers.run_loggers import conclude, finishing, run_loggers
+from amtml_pl.training.loggers.run_loggers import conclude, run_loggers
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
@@ -34,9 +34,9 @@ from amtml_pl.types import SplitName
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
     """Train or resume, then test the selected and the last epoch once."""
+    is_resumed = ready.request.folder.last_checkpoint.exists()  # an extension begins with one, which is new
     resume = checkpoint_to_resume(ready)
-    loggers = run_loggers(ready.request, facts_of(ready, resumed=resume is not None))
-    with finishing(loggers):
+    with run_loggers(ready.request, facts_of(ready, resumed=is_resumed)) as loggers:
         boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
         dashboards = [Dashboard(logger, run_context(ready, about, gradient_share)) for logger in boards]
         table, stop = EpochTable(ready.request.folder.metrics_file), StopRequest()

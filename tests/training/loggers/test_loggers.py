@@ -8,12 +8,14 @@ import sys
 import pytest
 import yaml
 from logging_servers import logging_server, mlflow_answer, wandb_answer
+from pytorch_lightning.loggers import CSVLogger
 
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.preflight import check_parts
 from amtml_pl.training.settings import settings_of
+from own_callbacks import FailingLogger
 from tiny_runs import WATCHED_CE, at_step, failing, trained
 
 LABELS = ("experiment=digits", "method=ce", *WATCHED_CE)
@@ -187,6 +189,17 @@ def test_a_missing_package_is_one_message_before_anything_is_made(configure, mon
         UserError, match=rf"'{name}' is not installed.\nFix: pip install 'amtml-pl\[{name}\]'"
     ):
         check_parts(settings_of(configure(*LABELS, f"logger=[{name}]")))
+
+
+def test_the_run_of_a_logger_is_finished_if_the_next_logger_cannot_begin(fit, monkeypatch):
+    ended = []
+    monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.FailingLogger")
+    monkeypatch.setattr(CSVLogger, "finish", ended.append, raising=False)
+    monkeypatch.setattr(FailingLogger, "log_hyperparams", lambda *_: open(""))  # noqa: SIM115, PTH123
+    own = ("logger=[csv]", "+logger.own._target_=own_callbacks.FailingLogger")
+    with pytest.raises(UserError, match=r"logger.own raised FileNotFoundError"):
+        fit(*own)
+    assert set(ended) == {1}  # of both loggers
 
 
 def test_a_logger_that_raises_ends_the_fit_resumable(fit, monkeypatch):

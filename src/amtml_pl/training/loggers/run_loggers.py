@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from amtml_pl.errors import UserError
 from amtml_pl.training.loggers.guard import LoggerGuard
 from amtml_pl.training.loggers.run_facts import RunFacts
 from amtml_pl.training.stages import RunRequest
 
 
-def run_loggers(request: RunRequest, facts: RunFacts) -> list[Logger]:
-    """Return the guarded loggers of a run, with their runs begun."""
-    parts = request.settings.trainer.loggers.items()
-    guards = [LoggerGuard(part.maker()(save_dir=request.folder.path), name) for name, part in parts]
-    for logger in (guard.logger for guard in guards):
-        if describe := getattr(logger, "describe", None):
-            describe(facts)
-        logger.log_hyperparams(dict(facts.config))
-    return [DummyLogger() if guard.lost else guard.logger for guard in guards]  # monitors need a logger
-
-
 @contextmanager
-def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Finish the runs of the loggers, so that the next job has its own."""
-    status = 1
-    try:
-        yield
-        status = 0
-    finally:
-        for logger in loggers:
-            if finish := getattr(logger, "finish", None):
-                finish(status)
+def run_loggers(request: RunRequest, facts: RunFacts) -> Iterator[list[Logger]]:
+    """Yield the guarded loggers with their runs begun, and finish these in the end."""
+    loggers: list[Logger] = []
+    with ExitStack() as runs:
+        for name, part in request.settings.trainer.loggers.items():
+            guard = LoggerGuard(part.maker()(save_dir=request.folder.path), name)
+            if finish := getattr(guard.logger, "finish", None):
+                runs.push(finishing(finish))
+            if describe := getattr(guard.logger, "describe", None):
+                describe(facts)
+            guard.logger.log_hyperparams(dict(facts.config))
+            loggers.append(DummyLogger() if guard.lost else guard.logger)
+        yield loggers or [DummyLogger()]  # monitors need a logger
+
+
+def finishing(finish: Callable[[int], None]) -> Callable[..., None]:
+    """Return an exit that finishes a run; an error of the fit comes first."""
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            finish(0 if kind is None else 1)
+        except UserError:
+            if kind is None:
+                raise
+
+    return leave
 
 
 def conclude(
