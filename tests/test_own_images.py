@@ -49,6 +49,14 @@ def test_a_folder_of_classes_becomes_a_student_in_a_file(photos, tmp_path, capsy
     assert again.file.is_file()
 
 
+def test_a_folder_with_more_images_is_not_taken_for_the_one_of_the_completed_run(photos):
+    small(photos)
+    image = next((photos / "cat").glob("*"))
+    shutil.copy(image, image.with_stem("another"))
+    with pytest.raises(UserError, match="The images of 'my_photos' have changed"):
+        small(photos)
+
+
 def test_folders_train_and_test_are_taken_and_the_suffix_chooses_the_format(tmp_path, photos):
     divided = write_image_folder(tmp_path / "divided", per_class={"train": 8, "val": 2, "test": 3})
     result = small(divided, out=tmp_path / "small.safetensors")

@@ -7,7 +7,9 @@ import sys
 import threading
 import warnings
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -61,6 +63,23 @@ def test_the_process_is_as_before(places, words):
     except UserError:
         assert words
     assert state() == before
+
+
+def test_random_states_and_the_algorithms_of_torch_are_as_before(places):
+    def numbers():  # those of Python are drawn by the type checks of these tests, too
+        return np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    for is_deterministic in (False, True):
+        torch.use_deterministic_algorithms(is_deterministic)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        expected = numbers()
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        run_experiment(*LABELS, f"seed={3 + is_deterministic}", *places)
+        assert numbers() == expected
+        assert torch.are_deterministic_algorithms_enabled() is is_deterministic
+    torch.use_deterministic_algorithms(False)
 
 
 def test_a_hydra_that_the_caller_has_initialised_stays(places):

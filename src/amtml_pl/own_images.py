@@ -246,7 +246,7 @@ def batch_words(found: FolderSurvey) -> list[str]:
 def epochs_of_budget(words: Sequence[str], found: FolderSurvey, minutes: float) -> int:
     """Return the number of epochs for a time, measured once for the same words."""
     same = [word for word in words if not word.startswith("seed=")]  # seeds are compared at equal epochs
-    digest = short_digest(json.dumps([*same, minutes]), digits=8)
+    digest = short_digest(json.dumps([*same, minutes, found.images]), digits=8)
 
     def measured(job: CommandJob) -> int:
         file = job.folder / "budget.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shlex
 import signal
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 from hydra.core.global_hydra import GlobalHydra
 
 from amtml_pl.config.command import CommandJob, composed_by_hydra, status_of
@@ -87,7 +89,8 @@ def refuse_other_processes(command: str) -> None:
 def process_as_before() -> Iterator[None]:
     """Restore afterwards what Hydra and a command change for the whole process."""
     argv, report_thread = sys.argv, threading.excepthook
-    hydra, full_error = GlobalHydra.instance().hydra, os.environ.get("HYDRA_FULL_ERROR")
+    hydra, environment = GlobalHydra.instance().hydra, dict(os.environ)
+    restore_numbers = numbers_as_before()
     loggers = {logging.getLogger(name): logging.getLogger(name).level for name in LOGGERS}
     handlers = logging.root.handlers[:]
     with warnings.catch_warnings(), restoring_handlers(signal.SIGINT, signal.SIGTERM):
@@ -100,9 +103,39 @@ def process_as_before() -> Iterator[None]:
             command_state.begin()
             sys.argv, threading.excepthook = argv, report_thread
             GlobalHydra.instance().hydra = hydra
-            del os.environ["HYDRA_FULL_ERROR"]
-            if full_error is not None:
-                os.environ["HYDRA_FULL_ERROR"] = full_error
+            os.environ.clear()
+            os.environ.update(environment)
+            restore_numbers()
             logging.root.handlers[:] = handlers
             for logger, level in loggers.items():
                 logger.setLevel(level)
+
+
+def numbers_as_before() -> Callable[[], None]:
+    """Return a function that restores random states, and whether torch is deterministic."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
+    torch = sys.modules.get("torch")
+    state = None if torch is None else torch.get_rng_state()
+    is_deterministic, warns, fills = torch_settings()
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if (loaded := sys.modules.get("torch")) is not None:
+            loaded.use_deterministic_algorithms(is_deterministic, warn_only=warns)
+            loaded.utils.deterministic.fill_uninitialized_memory = fills
+            if state is not None:
+                loaded.set_rng_state(state)
+
+    return restore
+
+
+def torch_settings() -> tuple[bool, bool, bool]:
+    """Return torch's settings of deterministic algorithms; its defaults if it is not imported."""
+    if (torch := sys.modules.get("torch")) is None:
+        return False, False, True
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )

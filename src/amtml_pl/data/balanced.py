@@ -14,7 +14,7 @@ def balanced_order(
     """Return N samples in random order, each class as often as any other.
 
     The numbers of draws of two classes differ by at most one, as do those of two images of a class. So an
-    image of a small class is drawn several times, and a large class leaves out images, others in each epoch.
+    image of a small class is drawn several times, and each epoch draws a random part of a large class.
 
     Args:
         labels: of the N training images.

@@ -96,6 +96,13 @@ def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
     return PackedDataset.open(packed_folder(source, root)) if is_packed(source, root) else None
 
 
+def packed_again(source: DatasetSource, root: Path) -> PackedDataset | None:
+    """Return the packed form of a source, brought up to date; None if missing."""
+    if is_packed(source, root) and not _is_current(source, root):
+        return pack(source, root)
+    return find_packed(source, root)
+
+
 def pack(source: DatasetSource, root: Path) -> PackedDataset:
     """Return the packed form of a source, packing first if it is missing or outdated.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import find_packed, pack
+from amtml_pl.data.packing import pack, packed_again
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
@@ -96,7 +96,7 @@ def completed_before(request: RunRequest) -> RunRecord | None:
     record = None if starts_over(settings) else folder.completed()
     if record is None:
         return None
-    if packed := find_packed(settings.dataset.source.build(), settings.dataset.packed_root):
+    if packed := packed_again(settings.dataset.source.build(), settings.dataset.packed_root):
         refuse_other_pixels(record, packed.digest, folder)
     folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
     console.print(f"The run is already completed: {folder.path} (force=true trains it again)", markup=False)
