@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numpy as np
 from hydra.core.global_hydra import GlobalHydra
 
 from amtml_pl.config.command import CommandJob, composed_by_hydra, status_of
@@ -113,14 +112,16 @@ def process_as_before() -> Iterator[None]:
 
 def numbers_as_before() -> Callable[[], None]:
     """Return a function that restores random states, and whether torch is deterministic."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
-    torch = sys.modules.get("torch")
+    python = random.getstate()
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")  # the mistakes of a call need neither
+    of_numpy = None if numpy is None else numpy.random.get_state()
     state = None if torch is None else torch.get_rng_state()
     is_deterministic, warns, fills = torch_settings()
 
     def restore() -> None:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        if numpy is not None:
+            numpy.random.set_state(of_numpy)
         if (loaded := sys.modules.get("torch")) is not None:
             loaded.use_deterministic_algorithms(is_deterministic, warn_only=warns)
             loaded.utils.deterministic.fill_uninitialized_memory = fills
