@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -41,12 +40,8 @@ class Ema(EMAWeightAveraging):
         """Update the average; before its first update, it is the current weights."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._latest_update_step == 0 and self._average_model is not None:
-            for average, current in zip(
-                chain(self._average_model.module.parameters(), self._average_model.module.buffers()),
-                chain(pl_module.parameters(), pl_module.buffers()),
-                strict=True,
-            ):
-                average.data.copy_(current.data)
+            self._average_model.update_parameters(pl_module)  # the first one copies
+            self._average_model.n_averaged.zero_()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
