@@ -78,7 +78,7 @@ def test_wandb_writes_offline_without_a_key_and_each_job_is_a_run_of_its_own(fit
         for word in (*CURVES, *RESULTS, "experiment=digits", "seed=0", "trainer/global_step"):
             assert word.encode() in content, word
     said = capsys.readouterr().out
-    assert said.count("logger.wandb writes offline: there is no API key") == 2
+    assert said.count("logger.wandb writes offline: the API key is missing") == 2
     assert "wandb sync" in said
 
 

@@ -25,7 +25,7 @@ PROBE, START, UPLOAD = 5.0, 60.0, 60.0
 class Wandb(WandbLogger):
     """Lightning's logger for Weights & Biases, with the facts of the run.
 
-    It writes offline if there is no API key or the server does not answer.
+    It writes offline without an API key, or if the server does not answer.
 
     Args:
         save_dir: the run's folder.
@@ -92,7 +92,7 @@ def reason_to_stay_offline() -> str | None:
     settings = wandb.setup().settings
     server = urlsplit(settings.base_url)
     if not (settings.api_key or settings.identity_token_file or has_netrc_entry(server.hostname or "")):
-        return "there is no API key (wandb login stores one)"
+        return "the API key is missing (wandb login stores one)"
     if getproxies():  # a direct connection would say nothing
         return None
     port = server.port or (80 if server.scheme == "http" else 443)
