@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.train import main
+from amtml_pl.training.sweep.jobs import sweep_context
 
 TESTS = Path(__file__).parent.parent.parent
 SMALL = (
@@ -117,6 +118,7 @@ def test_the_leaderboard_agrees_with_the_records(sweep, tmp_path):
         assert all(float(row[name]) == record["metrics"][name] for name in ("val/acc", "test/acc"))
         assert float(row["seconds"]) == pytest.approx(record["timing"]["fit_seconds"], abs=1e-3)
     assert len(by_run) == 2
+    assert sweep_context.sweep is None  # a later run of this process is not a job
 
 
 def until(condition, process=None, seconds=120):
@@ -285,6 +287,7 @@ def test_a_mistake_in_the_command_itself_starts_no_sweep(sweep, tmp_path, monkey
     assert error.count("error:") == 1
     assert "Traceback" not in error
     assert not [*(tmp_path / "outputs").glob("sweeps/*/jobs")]
+    assert sweep_context.sweep is None
 
 
 HOW = ("sweep", "launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")

@@ -28,7 +28,7 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
     Exit status of a sweep: 0 if all jobs have completed, 2 if all others failed by user errors, 130 after
     Ctrl-C, 1 otherwise.
     """
-    sweep_context.sweep, status = None, 0
+    status = 0
     try:
         refuse_missing_launcher(sys.argv[1:])
         begin()
@@ -37,12 +37,14 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
         status = 130
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if sweep_context.sweep is not None:
-        begun = conclude(sweep_context.sweep)
+    finally:
+        sweep, sweep_context.sweep = sweep_context.sweep, None  # a later run of this process is not its job
+    if sweep is not None:
+        begun = conclude(sweep)
         status = exit_status(status, begun)
         if status and begun:
             reason = "To resume the interrupted sweep" if status == 130 else "To retry the failed jobs"
-            repeat = escape(sweep_context.sweep.repeat)
+            repeat = escape(sweep.repeat)
             error_console.print(f"{reason}, repeat the command (completed jobs are skipped):\n  {repeat}")
     if status:
         sys.exit(status)
