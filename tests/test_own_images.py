@@ -80,17 +80,22 @@ def test_a_timm_model_is_a_pretrained_backbone_with_a_fitted_classifier():
     assert words == {key: [f"teacher.{key}.pretrained=true", f"teacher.{key}.head=linear"], "resnet56": []}
 
 
-def test_the_minutes_choose_the_epochs_once_for_all_seeds(photos, monkeypatch):
+def test_the_minutes_choose_epochs_and_views_once_for_all_seeds(photos, monkeypatch, capsys):
     found = survey_folder(photos)
     words = ["experiment=own_images", "student=resnet8_thin", "teacher=[vgg8_quarter]", "method=avg"]
     words += [*own_images.image_words(found, None), "trainer=cpu"]
-    assert own_images.epochs_of_budget([*words, "seed=0"], found, 0.001) == 2
-    long = own_images.epochs_of_budget([*words, "seed=0"], found, 100)
-    assert long == 60
+    short = own_images.budget_of([*words, "seed=0"], found, 0.001)
+    assert (short.epochs, short.views) == (2, 1)
+    assert (
+        f"2 epochs will take about {short.minutes:.0f} minutes (got minutes=0.001)" in capsys.readouterr().out
+    )
+    long = own_images.budget_of([*words, "seed=0"], found, 100)
+    assert (long.epochs, long.views) == (60, 60)
+    assert long.minutes < 100
     from amtml_pl.training import time_budget
 
-    monkeypatch.setattr(time_budget, "epochs_within", None)  # another measurement would fail
-    assert own_images.epochs_of_budget([*words, "seed=1"], found, 100) == long
+    monkeypatch.setattr(time_budget, "time_budget", None)  # another measurement would fail
+    assert own_images.budget_of([*words, "seed=1"], found, 100) == long
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 32), (48, 32), (64, 64), (500, 64)])

@@ -18,24 +18,19 @@ from amtml_pl.export import export
 from amtml_pl.system.console import console, counted
 from amtml_pl.system.files import named_output, short_digest
 from amtml_pl.system.optional_packages import imported
-from amtml_pl.system.records import Positive, Record, read_record, write_record
+from amtml_pl.system.records import read_record, write_record
 from amtml_pl.train import checked_settings, run_experiment
 
 if TYPE_CHECKING:
     from amtml_pl.data.datasets.folder_survey import FolderSurvey
     from amtml_pl.results.run import FinishedRun
+    from amtml_pl.training.time_budget import TimeBudget
 
 SMALL, LARGE = 32, 64  # pixels; networks of conf/student are made for them
 FEW_EPOCHS = 8  # below which more time is recommended
 MANY_IMAGES = 5000  # from which batches are larger
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 Teachers = Sequence[str] | Mapping[str, str | Path | None]
-
-
-class Budget(Record):
-    """The number of epochs that a call has chosen, which a repeated call takes again."""
-
-    epochs: Positive
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ def distill(
         student: name of the network to train, as of ``student=``.
         out: the file to write; its suffix, ``.onnx`` or ``.safetensors``, is the format.
         minutes: time that teachers, student and export may take together. It chooses the number of epochs,
-            from 2 to 60. It is an aim, not a limit.
+            from 2 to 60, and of views, if the teachers are slow. It is an aim, not a limit.
         epochs: of the student and of each teacher to train; None for ``minutes``.
         image_size: height and width in pixels to which images are scaled and cropped; None for 64, or for 32
             if they are smaller.
@@ -148,7 +143,9 @@ def distill(
     ]  # fmt: skip
     trained = [name for name, own in named.items() if not own]
     if epochs is None:
-        epochs = epochs_of_budget([*words, *overrides], found, minutes)
+        budget = budget_of([*words, *overrides], found, minutes)
+        epochs = budget.epochs
+        words += [f"data.views={budget.views}"] if budget.views < epochs else []
     recipe = hydra_literal([f"trainer.max_epochs={epochs}", f"augment={augment}", *batch_words(found)])
     words += [
         f"trainer.max_epochs={epochs}",
@@ -243,26 +240,25 @@ def batch_words(found: FolderSurvey) -> list[str]:
     return [f"data.batch_size={128 if found.images >= MANY_IMAGES else 32}"]
 
 
-def epochs_of_budget(words: Sequence[str], found: FolderSurvey, minutes: float) -> int:
-    """Return the number of epochs for a time, measured once for the same words."""
+def budget_of(words: Sequence[str], found: FolderSurvey, minutes: float) -> TimeBudget:
+    """Return the epochs and views for a time, measured once for the same words."""
     same = [word for word in words if not word.startswith("seed=")]  # seeds are compared at equal epochs
     digest = short_digest(json.dumps([*same, minutes, found.images]), digits=8)
 
-    def measured(job: CommandJob) -> int:
+    def measured(job: CommandJob) -> TimeBudget:
+        from amtml_pl.training.time_budget import TimeBudget, time_budget
+
         file = job.folder / "budget.json"
         with job.reporting(own_folder=True):
             if not file.is_file():
-                settings = checked_settings(job)
-                from amtml_pl.training.time_budget import epochs_within
-
-                write_record(file, Budget(epochs=epochs_within(settings, found.images, minutes)))
-            epochs = read_record(Budget, file, fix=f"rm '{file}'").epochs
-            if epochs < FEW_EPOCHS:
+                write_record(file, time_budget(checked_settings(job), found.images, minutes))
+            budget = read_record(TimeBudget, file, fix=f"rm '{file}'")
+            if budget.epochs < FEW_EPOCHS:
                 console.print(
-                    f"About {counted(epochs, 'epoch')} fit into minutes={minutes:g}. More minutes or smaller "
-                    "networks give a better student."
+                    f"{counted(budget.epochs, 'epoch')} will take about {budget.minutes:.0f} minutes (got "
+                    f"minutes={minutes:g}). More minutes or smaller networks give a better student."
                 )
-            return epochs
-        return 0  # after a mistake, which ends the call
+            return budget
+        return TimeBudget(epochs=1, views=1, minutes=0.0)  # after a mistake, which ends the call
 
     return call("train", measured, [*words, f"hydra.run.dir=${{paths.outputs}}/distill/{digest}"])
