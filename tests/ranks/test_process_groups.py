@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tiny_runs import TINY, assert_bitwise_equal
@@ -108,6 +110,19 @@ def test_a_sweep_starts_a_group_for_each_job_and_prints_a_message_of_all_process
     assert "is not finite at" in found["failed"]["error"]
     assert "Traceback" not in output
     assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
+
+
+def test_two_processes_write_one_run_of_each_logger_and_save_one_average(train, tmp_path):
+    words = ("trainer.devices=2", "logger=[csv,mlflow]", "trainer.max_epochs=2")
+    status, output = ended(train(*RUN, *words, "callbacks=[ema,lr_monitor]", "callbacks.ema.decay=0.5"))
+    assert status == 0, output
+    [folder] = tmp_path.glob("outputs/runs/*/*")
+    assert [table.parent.name for table in folder.glob("csv/*/metrics.csv")] == ["version_0"]
+    with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
+        assert database.execute("select name, status from runs").fetchall() == [(folder.name, "FINISHED")]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert any(not average[name].equal(value) for name, value in current.items() if "weight" in name)
 
 
 def test_a_run_whose_process_dies_ends_as_a_whole_and_can_be_resumed(train, whole, tmp_path):
