@@ -52,6 +52,16 @@ def test_only_callbacks_that_change_the_result_are_part_of_the_hash(configure, m
     assert hashed("callbacks=[ema,lr_monitor]") == changed[0]
 
 
+def test_a_callback_of_mine_counts_under_the_name_of_one_that_only_watches(fit, configure, monkeypatch):
+    monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.Failing")
+    mine = ("+callbacks.lr_monitor._target_=own_callbacks.Failing", "+callbacks.lr_monitor.epoch=9")
+    assert run_hash(configure(*LABELS, *mine)) != run_hash(configure(*LABELS))
+    record, _ = fit(*LABELS, *mine)
+    assert record.budget["callbacks"] == "lr_monitor Failing(epoch=9)"
+    watching = "+callbacks.mine._target_=pytorch_lightning.callbacks.LearningRateMonitor"
+    assert run_hash(configure(*LABELS, watching)) == run_hash(configure(*LABELS))
+
+
 @pytest.mark.parametrize("job", [LABELS, ("experiment=digits", "method=avg", *TINY, "teacher_source=live")])
 def test_the_average_is_validated_saved_and_tested_and_a_resume_repeats_it(fit, monkeypatch, job):
     record, folder = fit(*job, *EMA, name="at once")

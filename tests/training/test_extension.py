@@ -98,9 +98,10 @@ def test_a_run_that_stopped_early_is_trained_further(run, method):
     assert [int(row["epoch"]) for row in rows(extension)][-1] == 2
 
 
-def test_an_extension_may_have_another_schedule_and_rate(run):
+def test_an_extension_may_have_another_schedule_rate_and_monitor(run):
     _, origin = run(*LABELS, name="origin")
-    _, extension = extended(run, (*LABELS, CONSTANT, "optimizer.lr=0.004"), origin=origin)
+    other = (CONSTANT, "optimizer.lr=0.004", "callbacks=[lr_monitor]")
+    _, extension = extended(run, (*LABELS, *other), origin=origin)
     assert rates(extension)[2:] == pytest.approx([0.004, 0.004])
 
 
@@ -137,9 +138,14 @@ def test_a_run_with_figures_can_be_extended(run):
      ("seed=1", "seed=1 (expected 0)"),
      ("optimizer=adamw", "optimizer._target_=torch.optim.AdamW (expected torch.optim.SGD)"),
      ("loss.ce.label_smoothing=0.1", "loss.ce.label_smoothing=0.1 (expected 0.0)"),
-     ("data.balanced=true", "data.balanced=True (expected False)")],
+     ("data.balanced=true", "data.balanced=True (expected False)"),
+     ("+callbacks.lr_monitor._target_=own_callbacks.Failing",
+      "callbacks.lr_monitor._target_=own_callbacks.Failing (expected None)")],
 )  # fmt: skip
-def test_a_run_with_other_settings_is_refused_with_the_settings_and_the_command(run, override, text):
+def test_a_run_with_other_settings_is_refused_with_the_settings_and_the_command(
+    run, monkeypatch, override, text
+):
+    monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.Failing")
     _, origin = run(*LABELS, name="origin")
     with pytest.raises(UserError, match="has other settings") as refused:
         extended(run, (*LABELS, override), origin=origin)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amtml_pl.config.key import Identity, Key
-from amtml_pl.config.schema import COMPOSES, KEYS
+from amtml_pl.config.schema import COMPOSES, KEYS, WATCHING
 
 
 def keys_along(path: str) -> Iterator[Key | None]:
@@ -58,3 +58,8 @@ def identified(
         if key is None or is_set or key.identity in where:
             found[name] = identified(value, key.keys, where) if key and isinstance(value, Mapping) else value
     return found
+
+
+def changing_callbacks(callbacks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the callbacks that may change a result, which their constructors decide."""
+    return {name: node for name, node in callbacks.items() if node.get("_target_") not in WATCHING}

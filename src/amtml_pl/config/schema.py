@@ -271,11 +271,11 @@ TERM = {
     ),
 }
 ONE_TERM = Key(dict, "a loss term", help="one term", keys=TERM)
-# Of the callbacks that this project names, only these leave the result as it is; one of the user's may.
-WATCHING = {
-    "lr_monitor": Key(dict, "settings", help="passes learning rates to the loggers", identity="never"),
-    "device_stats": Key(dict, "settings", help="passes memory and load to the loggers", identity="never"),
-}
+# These callbacks leave the result as it is. Any other may change it, also under the same name.
+WATCHING = (
+    "pytorch_lightning.callbacks.LearningRateMonitor",
+    "pytorch_lightning.callbacks.DeviceStatsMonitor",
+)
 ONE_TEACHER = Key(dict, "a teacher", help="one teacher", keys=TEACHER)
 ONE_CALLBACK = Key(dict, "a callback with _target_", help="one callback", required=False)
 COEF = key(number("a number"), "coefficient of a loss term; conf/loss has the default")
@@ -294,9 +294,7 @@ GROUPS = {
     "scheduler": node("scheduler=constant", "the learning-rate schedule", constructed=True),
     "trainer": node("trainer=auto", "devices and number of epochs", TRAINER, constructed=True, label=False),
     "logger": Key(dict, "a list: 'logger=[]'", required=False, help="loggers of curves", identity="never"),
-    "callbacks": node(
-        "'callbacks=[ema]'", "Lightning's callbacks (docs/loggers.md)", {**WATCHING, "*": ONE_CALLBACK}
-    ),
+    "callbacks": node("'callbacks=[ema]'", "Lightning's callbacks (docs/loggers.md)", {"*": ONE_CALLBACK}),
 }
 # The whole configuration of a run.
 KEYS: Mapping[str, Key] = {

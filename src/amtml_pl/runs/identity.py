@@ -9,7 +9,7 @@ from typing import Any
 
 from amtml_pl.config.build import Config, plain_values
 from amtml_pl.config.key import Identity
-from amtml_pl.config.key_roles import changes_result, identified
+from amtml_pl.config.key_roles import changes_result, changing_callbacks, identified
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
@@ -78,8 +78,8 @@ def run_hash(config: Config) -> str:
     terms = list(config.loss)
     orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
     counted = identified(resolved, KEYS, where)
-    if not counted.get("callbacks"):  # none that changes a result
-        counted.pop("callbacks", None)
+    if callbacks := changing_callbacks(counted.pop("callbacks", {})):
+        counted["callbacks"] = callbacks
     return short_hash([counted, *orders], sort_keys=True)
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from amtml_pl.config.key_roles import keys_along
+from amtml_pl.config.key_roles import changing_callbacks, keys_along
 from amtml_pl.config.teacher_recipe import leaves_of
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
@@ -85,8 +85,10 @@ def differences(settings: Settings, origin: Origin) -> Iterator[str]:
     recorded = recorded_settings(origin.folder)
     # The number that was typed, as keys refer to it; early stopping may have trained fewer epochs.
     config = of_length(settings.config, recorded.get("trainer", {}).get("max_epochs", origin.epochs))
-    own = dict(leaves_of(yaml.safe_load(replace(settings, config=config).text()), ""))
-    theirs = dict(leaves_of(recorded, ""))
+    own, theirs = (
+        dict(leaves_of({**tree, "callbacks": changing_callbacks(tree.get("callbacks", {}))}, ""))
+        for tree in (yaml.safe_load(replace(settings, config=config).text()), recorded)
+    )
     for path in dict.fromkeys([*own, *theirs]):
         here, there = own.get(path), theirs.get(path)
         if here != there and not (here in (None, False) and there in (None, False)) and counts(path, config):

@@ -63,7 +63,9 @@ def initial_record(ready: Ready) -> RunRecord:
             "label_smoothing": max(term.label_smoothing for term in terms),
             "weights_from_validation_labels": module.needs_held_out,
             "callbacks": ", ".join(
-                f"{name} {spec}" for name, spec in settings.trainer.callbacks.items() if name not in WATCHING
+                f"{name} {spec}"
+                for name, spec in settings.trainer.callbacks.items()
+                if spec.target not in WATCHING
             ),
             "networks_trained": module.networks_trained,
             "selection": "best" if data.has_validation else "last",
