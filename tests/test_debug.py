@@ -12,6 +12,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_folder
 from amtml_pl.teachers.published import refuse_unfinished
 from amtml_pl.train import main
+from archives import write_image_folder
 
 RUN = ("experiment=digits_amtml", "student=resnet8_thin", "trainer=cpu", "logger=[]")
 FAST = (*RUN, "teacher=[resnet8]")
@@ -58,6 +59,24 @@ def test_a_profiled_run_has_the_table_of_lightning_in_its_folder(command, places
 def test_a_profiler_leaves_the_hash_of_a_run_as_it_is(configure, profiler):
     base = run_folder(configure(*FAST), "digits", "x")
     assert run_folder(configure(*FAST, f"trainer.profiler={profiler}"), "digits", "x") == base
+
+
+@pytest.mark.parametrize("preset", ["fast", "overfit", "profiler"])
+def test_a_data_set_of_few_images_is_used_whole(command, places, tmp_path, preset):
+    photos = write_image_folder(tmp_path / "photos", per_class={".": 10})  # of 3 classes; a fifth is the test
+    own = (
+        "dataset=one_folder",
+        f"dataset.source.folder={photos}",
+        "dataset.num_classes=3",
+        "data.val_size=4",
+    )
+    words = ("student=resnet8_thin", "method=avg", "teacher=[resnet8]", "teacher_recipe=digits_teacher")
+    command(main, *own, *words, "trainer=cpu", "logger=[]", "doctor=false", f"debug={preset}", *places[1:],
+            f"paths.data={tmp_path}")  # fmt: skip
+    [folder] = (tmp_path / "outputs" / "debug" / "no_experiment").iterdir()
+    [teacher] = (tmp_path / "teachers" / "debug" / "one_folder").iterdir()
+    for place in (folder, teacher):
+        assert record_of(place)["budget"]["train_images"] == 20
 
 
 def test_an_overfitted_student_knows_its_few_images(command, places, tmp_path):

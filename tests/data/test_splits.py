@@ -121,6 +121,12 @@ def test_sizes_that_the_data_cannot_give_are_refused(val_size, train_size, text)
         disjoint_splits(packed([0, 1, 2] * 10), val_size, train_size, 0)
 
 
+@pytest.mark.parametrize(("train_size", "taken"), [(1, 3), (7, 7), (99, 20)])
+def test_a_clipped_size_is_the_nearest_one_that_the_data_can_give(train_size, taken):
+    splits = disjoint_splits(packed([0, 1, 2] * 10), 10, train_size, 0, clip_train_size=True)
+    assert len(splits["train"]) == taken
+
+
 def test_packed_data_without_training_images_is_refused():
     data = packed([0, 1, 2])
     only_test = PackedDataset(data.folder, data.digest, data.classes, {"test": data.splits["test"]})

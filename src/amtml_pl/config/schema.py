@@ -78,6 +78,9 @@ DATA = {
     ),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
     "classes": key(CLASSES, "classes whose images every split keeps; null: all (docs/teachers.md)"),
+    "clip_train_size": key(
+        SWITCH, "true: the nearest possible number for an impossible train_size", identity="set", recipe=True
+    ),
     "device": key(
         choice("auto", "cpu", "device"),
         "where batches are made; auto: on the GPU if all images fit into half of its free memory",

@@ -64,6 +64,7 @@ class PackedDataModule(pl.LightningDataModule):
             validation split. Not used if a validation split is packed.
         train_size: training images, stratified, from what validation leaves; None for all. A larger subset
             holds every smaller one.
+        clip_train_size: True to take the nearest possible number in place of an impossible ``train_size``.
         classes: positions of the classes whose images each split keeps; None for all. The images keep their
             labels, so that a network has an output for every class of the data.
         seed: seed of the validation split and the training subset.
@@ -97,6 +98,7 @@ class PackedDataModule(pl.LightningDataModule):
         views: int | Literal["all"] = "all",
         val_size: int | float = 0.1,
         train_size: int | None = None,
+        clip_train_size: bool = False,
         classes: Sequence[int] | None = None,
         seed: int = 0,
         num_workers: int = 0,
@@ -127,7 +129,9 @@ class PackedDataModule(pl.LightningDataModule):
         self.mixup = mixup
         self.teachers = teachers
         self.batches_done = 0
-        self._splits = disjoint_splits(packed, val_size, train_size, seed, classes)
+        self._splits = disjoint_splits(
+            packed, val_size, train_size, seed, classes, clip_train_size=clip_train_size
+        )
         self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
         self.images = ImagePlacement(self._splits.values(), device, num_workers)
         self.image_size = self._splits["train"].stored.images.shape[2]

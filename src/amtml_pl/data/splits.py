@@ -26,6 +26,8 @@ def disjoint_splits(
     train_size: int | None,
     seed: int,
     classes: Sequence[int] | None = None,
+    *,
+    clip_train_size: bool = False,
 ) -> dict[SplitName, SplitRows]:
     """Return training, validation and, if packed, test images; a function of the arguments.
 
@@ -39,6 +41,7 @@ def disjoint_splits(
         train_size: training images, stratified, from what validation leaves; None for all.
         seed: of both choices.
         classes: leaves out the images of other classes, after both choices: none moves to another split.
+        clip_train_size: True to take the nearest possible number in place of an impossible ``train_size``.
 
     Raises:
         UserError: if the training split is missing, or a size or class is out of range.
@@ -57,6 +60,8 @@ def disjoint_splits(
         val = {"val": SplitRows("val", stored, torch.from_numpy(chosen))}
         rows = np.setdiff1d(rows, chosen)
     if train_size is not None:
+        if clip_train_size:
+            train_size = min(max(train_size, K), len(rows))
         _check_size("train_size", train_size, train_size, K, len(rows))
         rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
     train = SplitRows("train", stored, torch.from_numpy(rows))

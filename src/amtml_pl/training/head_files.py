@@ -50,10 +50,12 @@ def image_digests(
     train_size: int | None,
     seed: int,
     classes: Sequence[int] | None,
+    *,
+    clip_train_size: bool,
 ) -> dict[str, str] | None:
     """Return digests of packed images and of the splits' rows; None before packing."""
     packed = find_packed(source.build(), packed_root)
     if packed is None:
         return None
-    splits = disjoint_splits(packed, val_size, train_size, seed, classes)
+    splits = disjoint_splits(packed, val_size, train_size, seed, classes, clip_train_size=clip_train_size)
     return {"images": packed.digest} | {str(k): split.digest for k, split in splits.items() if k != "test"}

@@ -188,11 +188,9 @@ def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> 
 
 def training_images(settings: Settings, source: DatasetSource) -> int | None:
     """Return images per epoch; None while the data set's size is not known."""
-    if settings.data.train_size is not None:
-        return settings.data.train_size
-    if (packed := find_packed(source, settings.dataset.packed_root)) is not None:
-        return len(packed.splits["train"])
-    return settings.dataset.train_images
+    packed = find_packed(source, settings.dataset.packed_root)
+    known = settings.dataset.train_images if packed is None else len(packed.splits["train"])
+    return min((size for size in (settings.data.train_size, known) if size is not None), default=None)
 
 
 def seconds_per_image(

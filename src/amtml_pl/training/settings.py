@@ -139,7 +139,9 @@ def settings_of(config: DictConfig) -> Settings:
     packed_root = Path(config.paths.data) / "packed"
     classes = None if data.classes is None else list(data.classes)
     split = data.val_size, data.train_size, data.seed, classes
-    images = partial(image_digests, object_spec(dataset.source), packed_root, *split)
+    images = partial(
+        image_digests, object_spec(dataset.source), packed_root, *split, clip_train_size=data.clip_train_size
+    )
     heads = HeadFiles(Path(config.paths.teachers) / "heads", dataset.num_classes, images)
     return options(
         Settings,
