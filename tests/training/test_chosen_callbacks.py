@@ -1,6 +1,7 @@
 """Callbacks by name: what they change, what of it is recorded, and what a resume repeats."""
 
 import csv
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.training import fit as fit_module
+from amtml_pl.training.preflight import check_parts
+from amtml_pl.training.settings import settings_of
 from tiny_runs import CE, TINY, WATCHED_CE, assert_bitwise_equal, at_step, failing, trained, weights
 
 LABELS = ("experiment=digits", "method=ce", *CE)
@@ -143,3 +146,13 @@ def test_a_callback_that_raises_ends_the_fit_resumable(fit, monkeypatch):
     assert record.status == "completed"
     _, whole = fit(*LABELS, name="whole")
     assert_bitwise_equal(weights(folder), weights(whole))
+
+
+def test_device_stats_without_psutil_is_one_message_before_anything_is_made(configure, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    words = (*LABELS, "callbacks=[device_stats]")
+    with pytest.raises(
+        UserError, match=r"'psutil' is not installed.\nFix: pip install 'amtml-pl\[device-stats\]'"
+    ):
+        check_parts(settings_of(configure(*words)))
+    check_parts(settings_of(configure(*words, "callbacks.device_stats.cpu_stats=false")))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from pytorch_lightning.callbacks import DeviceStatsMonitor
 from torch import nn
 
+from amtml_pl.config.build import ObjectSpec
 from amtml_pl.distill.schedules import schedule_of
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm, mixture_of_targets
 from amtml_pl.models.taps import tap_shapes
 from amtml_pl.system.console import quieten
+from amtml_pl.system.optional_packages import imported
 from amtml_pl.training.assemble import check_classes_of_student
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
@@ -77,7 +80,9 @@ def attached_problems(settings: Settings) -> Iterator[UserError]:
     ):  # fmt: skip
         for name, part in parts.items():
             try:
-                part.maker()(**given)
+                attached = part.maker()(**given)
+                if isinstance(attached, DeviceStatsMonitor) and reads_the_cpu(part, options.device):
+                    imported("psutil", extra="device-stats")
             except UserError as problem:
                 yield problem
             except Exception as error:
@@ -85,6 +90,12 @@ def attached_problems(settings: Settings) -> Iterator[UserError]:
                     f"{group}.{name} cannot be built: {first_line(error).rstrip('.')}.",
                     fix=f"correct the values of {group}.{name}",
                 )
+
+
+def reads_the_cpu(monitor: ObjectSpec, device: str) -> bool:
+    """Return True if Lightning's monitor needs psutil, which it only finds out in the fit."""
+    wanted = monitor.plain().get("cpu_stats")
+    return device == "cpu" if wanted is None else bool(wanted)
 
 
 def teacher_problems(settings: Settings) -> Iterator[UserError]:
