@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.shorter_run import shorter_run_note
 from sealing import write_record
-from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, at_step, failing, weights
+from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, at_step, failing, trained, weights
 
 LABELS = ("experiment=digits", "method=ce", *CE, "doctor=false")
 CONSTANT = "scheduler=constant"
@@ -151,6 +152,29 @@ def test_a_run_with_other_settings_is_refused_with_the_settings_and_the_command(
         extended(run, (*LABELS, override), origin=origin)
     assert f"\n  - {text}" in refused.value.what
     assert refused.value.fix == f"the command trainer.max_epochs=4 extend={origin.path}"
+
+
+def test_the_printed_command_keeps_the_schedule_and_the_rate_that_were_typed(configure, tmp_path):
+    first = (
+        "python -m amtml_pl.train seed=0 scheduler=cosine_warmup scheduler.warmup_epochs=1 optimizer.lr=0.1"
+    )
+    begun = RunFolder(tmp_path / "origin")
+    trained(configure(*LABELS), begun, command=first)
+
+    def refused(*free):
+        typed = shlex.join(["python", "-m", "amtml_pl.train", "seed=1", *free, "extend=x"])
+        job = configure(*LABELS, "seed=1", *free, "trainer.max_epochs=4", f"extend={begun.path}")
+        with pytest.raises(UserError, match="has other settings") as error:
+            trained(job, RunFolder(tmp_path / "extension"), command=typed)
+        return error.value.fix.removesuffix(f" trainer.max_epochs=4 extend={begun.path}")
+
+    begin = "python -m amtml_pl.train seed=0"
+    assert refused() == first
+    assert refused("scheduler=constant", "optimizer.lr=0.004") == (
+        f"{begin} scheduler=constant optimizer.lr=0.004"
+    )
+    assert refused("scheduler=constant") == f"{begin} optimizer.lr=0.1 scheduler=constant"
+    assert refused("optimizer=adamw", "optimizer.lr=0.004") == first  # its state would not fit
 
 
 def test_a_run_that_cannot_be_extended_is_one_message(run, tmp_path, monkeypatch):

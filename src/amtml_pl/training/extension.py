@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from amtml_pl.config.key_roles import changing_callbacks, keys_along
+from amtml_pl.config.overrides import key_of
 from amtml_pl.config.teacher_recipe import leaves_of
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
@@ -46,8 +47,12 @@ class Origin:
         return int(self.record.budget["epochs"] or 0)
 
 
-def find_origin(settings: Settings) -> Origin | None:
+def find_origin(settings: Settings, command: str) -> Origin | None:
     """Return the run that ``extend`` names; None without one.
+
+    Args:
+        settings: of the run that extends it.
+        command: what was typed, for messages.
 
     Raises:
         UserError: if it has not completed, is not shorter, was changed, or has other settings.
@@ -75,7 +80,7 @@ def find_origin(settings: Settings) -> Origin | None:
         raise UserError(
             f"The run in {folder.path} has other settings, so that this command cannot extend it "
             f"(only the scheduler and the optimizer may differ):{listed}",
-            fix=extending_command(origin, epochs),
+            fix=extending_command(origin, epochs, command, found),
         )
     return origin
 
@@ -126,11 +131,29 @@ def counts(path: str, config: DictConfig) -> bool:
     return node != "coef" or rest in config.loss
 
 
-def extending_command(origin: Origin, epochs: int) -> str:
-    """Return the command that extends a run, from the command of the run."""
-    replaced = ("trainer.max_epochs=", "extend=", "force=", "resume=")
-    words = [word for word in shlex.split(origin.record.command) if not word.startswith(replaced)]
-    return f"{shlex.join(words)} trainer.max_epochs={epochs} {override('extend', origin.folder.path)}"
+def extending_command(origin: Origin, epochs: int, command: str, differing: Sequence[str]) -> str:
+    """Return the command that extends a run: that of the run, with the scheduler and optimizer as typed.
+
+    Args:
+        origin: the run to extend.
+        epochs: of the extension.
+        command: what was typed.
+        differing: settings that make the typed command fail, as `differences` yields them.
+    """
+    typed = shlex.split(command)
+    other_class = any(each.startswith("optimizer._target_=") for each in differing)
+    free = ("scheduler",) if other_class else ("scheduler", "optimizer")
+    chosen = {name: [word for word in typed if key_of(word).partition(".")[0] == name] for name in free}
+    replaced = {"trainer.max_epochs", "extend", "force", "resume"}
+    words = [
+        word
+        for word in shlex.split(origin.record.command)
+        if (key := key_of(word)) not in replaced and not chosen.get(key.partition(".")[0])
+    ]
+    own = [word for name in free for word in chosen[name]]
+    return (
+        f"{shlex.join([*words, *own])} trainer.max_epochs={epochs} {override('extend', origin.folder.path)}"
+    )
 
 
 def begin_extension(origin: Origin, module: StudentModule, folder: RunFolder) -> None:
