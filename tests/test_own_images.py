@@ -49,6 +49,16 @@ def test_a_folder_of_classes_becomes_a_student_in_a_file(photos, tmp_path, capsy
     assert again.file.is_file()
 
 
+def test_force_trains_the_student_of_a_completed_call_again_into_the_same_folder(photos):
+    first = small(photos)
+    before = first.run.record
+    again = small(photos, force=True)
+    assert again.run.path == first.run.path
+    assert again.run.record.timing != before.timing  # of another fit
+    assert again.run.record.metrics == before.metrics
+    assert open_exported(again.file).card.classes == ("cat", "dog", "owl")
+
+
 def test_a_folder_with_more_images_is_not_taken_for_the_one_of_the_completed_run(photos):
     small(photos)
     image = next((photos / "cat").glob("*"))

@@ -96,6 +96,7 @@ def distill(
     method: str = "amtml",
     seed: int = 0,
     overrides: Sequence[str] = (),
+    force: bool = False,
 ) -> Distilled:
     """Train teachers on a folder of images, distil a student from them, and export it.
 
@@ -121,6 +122,7 @@ def distill(
         method: as of ``method=``.
         seed: of initial weights and batch order.
         overrides: further overrides of the run.
+        force: True to train the student again, with the same epochs, if the same call has completed.
 
     Returns:
         Run, file and accuracies.
@@ -151,7 +153,7 @@ def distill(
         f"trainer.max_epochs={epochs}",
         *(f"teacher.{name}.recipe_overrides={recipe}" for name in trained),
     ]
-    run = run_experiment(*words, *overrides)
+    run = run_experiment(*words, *overrides, *(["force=true"] if force else []))
     places = {"run": str(run.path), "format": file.suffix.removeprefix("."), "out": str(file)}
     call("export", exported, [f"{key}={hydra_literal(value)}" for key, value in places.items()])
     return Distilled(run, file, student)
