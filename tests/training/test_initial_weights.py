@@ -8,6 +8,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.live import weights_digest
+from amtml_pl.training.settings import settings_of
 from tiny_runs import CE, assert_bitwise_equal, at_step, failing, ready, weights
 
 LABELS = ("experiment=digits", "method=ce", *CE, "doctor=false")
@@ -57,6 +58,22 @@ def test_the_start_is_part_of_the_identity_by_content_and_of_the_budget(run, con
     changed = {name: tensor + 1 for name, tensor in weights(origin).items()}
     save_file(changed, copy)
     assert run_hash(configure(*LABELS, f"init_from={copy}")) not in hashes
+
+
+def test_seeds_that_start_from_the_runs_of_their_seeds_are_one_study_with_hashes_of_their_own(
+    run, configure, origin
+):
+    _, other = run(*LABELS, "trainer.max_epochs=1", "seed=1", name="other seed")
+    _, longer = run(*LABELS, "seed=1", name="other study")
+    starts = [("seed=0", origin.path), ("seed=1", other.path), ("seed=1", origin.path),
+              ("seed=1", longer.path), ("seed=1", other.weights_file)]  # fmt: skip
+    jobs = [configure(*LABELS, seed, f"init_from={start}") for seed, start in starts]
+    studies = [settings_of(job).study() for job in jobs]
+    assert studies[0] == studies[1] == studies[2]
+    assert len({*studies}) == 3  # a run of another study, and a file, are another start
+    assert len({run_hash(job) for job in jobs[:4]}) == 4
+    records = [run(*LABELS, seed, f"init_from={start}", name=f"from {seed}")[0] for seed, start in starts[:2]]
+    assert records[0].budget["init_from"] == records[1].budget["init_from"]
 
 
 def test_a_killed_run_with_given_weights_resumes_to_the_bit(run, origin, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,27 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
     return (parent / f"{label.rpartition('/')[2]}-{digest}").resolve()  # timm/MODEL is a choice
 
 
-def run_hash(config: Config) -> str:
+def study_hash(config: Config) -> str:
+    """Return the hash that the runs of all seeds share."""
+    any_seed = deepcopy(config)
+    any_seed.seed = 0
+    return run_hash(any_seed, start=study_of_start(any_seed.init_from))
+
+
+def run_hash(config: Config, start: str | None = None) -> str:
     """Return eight hexadecimal digits of everything that can change the result.
 
     `amtml_pl.config.schema` declares which keys count. A temperature that no selected term reads does not.
     Of a teacher counts the content of its recipe or of its weights file, not their names.
+
+    Args:
+        config: of the run.
+        start: what stands for ``init_from``; None takes the content of the weights.
     """
     tree = {name: value for name, value in plain_values(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
     resolved = plain_values(tree)
-    resolved["init_from"] = identified_start(resolved["init_from"])
+    resolved["init_from"] = start or identified_start(resolved["init_from"])
     resolved["extend"] = identified_origin(resolved["extend"])
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
@@ -120,8 +132,13 @@ def identified_start(start: str | None) -> str | None:
     return file_digest(RunFolder(path).weights_file if path.is_dir() else path) or start
 
 
+def study_of_start(start: str | None) -> str | None:
+    """Return what the initial weights of all seeds share: the study of a run, or the digest of a file."""
+    return identified_origin(start) if start and Path(start).is_dir() else identified_start(start)
+
+
 def identified_origin(run: str | None) -> str | None:
-    """Return the study of the extended run, which all seeds share."""
+    """Return the study of a completed run, which all seeds share; else its folder."""
     if run is None:
         return None
     try:

@@ -6,7 +6,7 @@ import torch
 
 from amtml_pl.config.schema import WATCHING
 from amtml_pl.models.taps import cost
-from amtml_pl.runs.identity import identified_start
+from amtml_pl.runs.identity import study_of_start
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.runs.record import DatasetFacts, NetworkFacts, OriginFacts, RunRecord
 from amtml_pl.system.ranks import world_size
@@ -20,7 +20,7 @@ def initial_record(ready: Ready) -> RunRecord:
     settings, method, dataset = request.settings, request.settings.method, request.settings.dataset
     trainer, terms = settings.trainer.trainer.plain(), module.loss_terms().values()
     origin = ready.prepared.plan.origin
-    start = None if settings.init_from is None else identified_start(str(settings.init_from))
+    start = None if settings.init_from is None else study_of_start(str(settings.init_from))
     return RunRecord(
         status="interrupted",
         experiment=request.experiment,

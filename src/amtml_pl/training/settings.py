@@ -23,7 +23,7 @@ from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.runs.identity import run_hash
+from amtml_pl.runs.identity import study_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.training.head_files import HeadFiles, image_digests
 from amtml_pl.training.options import (
@@ -101,9 +101,7 @@ class Settings:
 
     def study(self) -> str:
         """Return the hash that the runs of all seeds share."""
-        any_seed = deepcopy(self.config)
-        any_seed.seed = 0
-        return run_hash(any_seed)
+        return study_hash(self.config)
 
     def text(self) -> str:
         """Return the resolved YAML with absolute paths."""
