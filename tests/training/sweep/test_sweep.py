@@ -271,6 +271,8 @@ MISTAKES = {
     "hydra/sweeper=optuna_study seed=0": "The search has no key with several values",
     "hydra/sweeper=optuna_study seed=range(2) data.val_size=0": "A search (sweep=tune) compares its trials "
     "on the validation split, but the run has none (got data.val_size=0",
+    "hydra/sweeper=optuna_study data.val_size=0.1,0.2 seed=0": "A search cannot choose data.val_size, which "
+    "selects the validation images",
     "launcher=joblib seed=0,1": "package 'hydra_plugins.hydra_joblib_launcher' is not installed.*[joblib]",
     "hydra/sweeper=optuna_study seed=range(3)": "package 'optuna' is not installed.*[optuna]",
     "launcher=ray seed=0,1": "package 'ray' is not installed.*[ray]",

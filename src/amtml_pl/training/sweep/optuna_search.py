@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+# Keys that select the images of val/acc.
+VALIDATION_IMAGES = ("data.val_size", "data.seed", "data.classes", "dataset")
+
 
 class Search:
     """Trials until enough have completed, counted over all repetitions of the command.
@@ -50,6 +53,12 @@ class Search:
             raise UserError(
                 "The search has no key with several values (expected one or more).",
                 fix="pass 'temperature=choice(2,4,8)', or set hydra.sweeper.params",
+            )
+        if other_images := [key for key in VALIDATION_IMAGES if key in self.space]:
+            raise UserError(
+                f"A search cannot choose {' and '.join(other_images)}, which selects the validation images: "
+                "val/acc on other images does not compare its trials.",
+                fix=f"set {other_images[0]} to one value, or sweep over a grid: -m {other_images[0]}=A,B",
             )
         self.launch_jobs, self.n_trials, self.at_once = launch, n_trials, at_once
         self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
