@@ -17,11 +17,13 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from amtml_pl.config.command_keys import COMMANDS
+from amtml_pl.config.data_keys import DATA
 from amtml_pl.config.headers import header
 from amtml_pl.config.key import Key as Declared
 from amtml_pl.config.key import leaves
+from amtml_pl.config.network_keys import TEACHER
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import COMPOSES, DATA, KEYS, TEACHER
+from amtml_pl.config.schema import COMPOSES, KEYS
 
 REFERENCE = Path(__file__).with_name("reference.md")
 # In the order in which a batch meets them; what composes them comes last.

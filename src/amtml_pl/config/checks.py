@@ -9,8 +9,8 @@ from typing import Any
 from amtml_pl.config.allowed_targets import users_names
 from amtml_pl.config.build import Config, plain_values, resolved
 from amtml_pl.config.constructors import device_problems, loop_problems, node_problems
+from amtml_pl.config.data_keys import DATASET
 from amtml_pl.config.key import Key
-from amtml_pl.config.schema import DATASET
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.config.value_origin import with_origin
 from amtml_pl.config.values import declared_problems, shape_problems, stub_problems, value_problems

@@ -9,11 +9,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from amtml_pl.config.command_keys import COMMANDS
+from amtml_pl.config.data_keys import DATA
 from amtml_pl.config.headers import header, usage
 from amtml_pl.config.key import Key, leaves
 from amtml_pl.config.override_errors import options_of
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import COMPOSES, DATA, KEYS
+from amtml_pl.config.schema import COMPOSES, KEYS
 
 WIDTH, NAMES = 100, 24  # columns of a page, and of the names of keys
 # Every root key has one place here; a key below a root key has one if many people look for it.

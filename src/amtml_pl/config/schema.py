@@ -3,48 +3,20 @@
 A root key has its default in ``conf/train.yaml`` or in its group's folder of ``conf/``, and becomes a typed
 field in ``training/settings.py`` or, within a node, in ``training/options.py``. All have the same order. A
 constructor's signature checks its arguments; declared here are those with a range, an identity or a label.
+The nodes of images and networks have files of their own, ``data_keys.py`` and ``network_keys.py``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
-from amtml_pl.config.key import FILE, FOLDER, SEED, SEEDS, SWITCH, TEXT, Key, choice, key, node, number, whole
+from amtml_pl.config.data_keys import DATA, DATASET
+from amtml_pl.config.key import FOLDER, SEED, SEEDS, SWITCH, TEXT, Key, choice, key, node, number, whole
+from amtml_pl.config.network_keys import STUDENT, TEACHER
 from amtml_pl.config.rules import Rule
 
-MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
-STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
-NAME = Rule(str, "a name", bool)
-INPUT_SIZE = number("a whole number from 1 to 4096", lambda v: 1 <= v <= 4096, null=True, hint=int)
-STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
-NETWORK = Rule(dict, "a network with _target_", lambda v: "_target_" in v)
-CLASS_MAP = Rule(
-    list[int | None] | None, "a list with an index of a teacher output, or null, per class; or null"
-)
-CLASSES = Rule(
-    list[int] | None, "a list of two or more classes by position, e.g. [0,1,2], or null",
-    lambda v: v is None or (len(set(v)) == len(v) > 1 and min(v) >= 0),
-)  # fmt: skip
-RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to replacements, or null")
-URL = Rule(
-    str | None,
-    "an http(s) address that ends with a file's name, or null",
-    lambda v: v is None or re.fullmatch(r"https?://[^/?#]+/([^?#]*/)?[^/?#]*[^/?#.]", v) is not None,
-)
-SHA256 = Rule(
-    str | None,
-    "8 to 64 hexadecimal digits in quotes, or null",
-    lambda v: v is None or re.fullmatch("[0-9a-fA-F]{8,64}", v) is not None,
-)
-MEMBER = Rule(
-    str | None,
-    "the name of a file in a tar archive, or null",
-    lambda v: v is None or (bool(v) and v[0] != "/" and v == str(PurePosixPath(v)) and ".." not in v),
-)
 PRESET = Rule(Literal["fast", "overfit", "profiler"] | None, "fast, overfit or profiler, or null")
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
@@ -53,48 +25,7 @@ PROFILER = Rule(
 )
 DEFECTS = Rule(list[str], "a list of doctor findings, e.g. [dead-term/kd]")
 DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
-VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
-SHARE = number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True)
-VAL_SIZE = Rule(  # a share of 0.0 would be another run than 0 images
-    int | float,
-    "a whole number of images, 0 for no validation split, or a fraction between 0 and 1, e.g. 0.1",
-    lambda v: v >= 0 if isinstance(v, int) else 0 < v < 1,
-)
 
-MIRRORS = Key(Any, "a list of URLs", required=False, help="folders with the archive", identity="never")
-DATASET = {
-    "name": key(NAME, "name in folders and tables"),
-    "source": node("dataset=digits", "source of the images", {"mirrors": MIRRORS}),
-    "num_classes": key(whole(2), "number of classes"),
-    "image_size": key(whole(1), "height and width of an image in pixels"),
-    "train_images": key(whole(1, null=True), "training images, to plan the first run", identity="never"),
-    "mean": key(MEAN, "mean pixel of the training split"),
-    "std": key(STD, "standard deviation of pixels in the training split"),
-}
-DATA = {
-    "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
-    "balanced": key(
-        SWITCH, "true: an epoch draws as many images of every class (docs/data.md)", identity="set"
-    ),
-    "batch_size": key(whole(1), "training images per step, in all processes together"),
-    "classes": key(CLASSES, "classes whose images every split keeps; null: all (docs/teachers.md)"),
-    "clip_train_size": key(
-        SWITCH, "true: the nearest possible number for an impossible train_size", identity="set", recipe=True
-    ),
-    "device": key(
-        choice("auto", "cpu", "device"),
-        "where batches are made; auto: on the GPU if all images fit into half of its free memory",
-        identity="never",
-        recipe=True,
-    ),
-    "eval_batch_size": key(whole(1), "images per batch in evaluation", identity="never"),
-    "mixup": key(number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; needs teacher_source=live"),
-    "num_workers": key(whole(0), "worker processes of the data loader", identity="never", recipe=True),
-    "seed": key(SEED, "seed of the validation split, training subset and augmentation", recipe=True),
-    "train_size": key(whole(1, null=True), "training images; null: all outside the val split", recipe=True),
-    "val_size": key(VAL_SIZE, "images of the validation split; 0: none, the last epoch counts", recipe=True),
-    "views": key(VIEWS, "augmented versions of every image"),
-}
 TRAINER = {
     "max_epochs": key(whole(1), "number of epochs"),
     "precision": key(PRECISION, "precision of the student's training", required=False),
@@ -104,81 +35,6 @@ TRAINER = {
     "profiler": key(
         PROFILER, "Lightning's profiler; the report is in the run folder", required=False, identity="never"
     ),
-}
-ORIGINS = ("path", "url", "run")  # of weights; at most one is given
-WEIGHTS = {
-    "path": key(FILE, "a safetensors or torch file; null: the recipe trains the teacher"),
-    "url": key(URL, "the address of a published file, or of a tar archive that holds it"),
-    "sha256": key(SHA256, "the first digits of the SHA-256 of the published file"),
-    "mirrors": key(
-        Rule(list[str], "a list of URLs"), "folders that also hold the published file", identity="never"
-    ),
-    "member": key(MEMBER, "the name of the file in the archive"),
-    "run": key(
-        Rule(str | None, "a folder path or null"),
-        "the folder of a completed run, whose student is the teacher",
-    ),
-    "key": key(TEXT, "key of the state dict in the file; null: state_dict or model, if present"),
-    "strip_prefixes": key(Rule(list[str], "a list, e.g. [module.]"), "prefixes to remove from tensor names"),
-    "rename": key(RENAME, "renames tensors: {regular expression: replacement}, in order"),
-}
-MAP_READING = {
-    "tokens": key(
-        choice("patches", "class", "mean"), "which tokens of a transformer its taps read", required=False
-    ),
-    "prefix_tokens": key(
-        whole(0, null=True), "tokens before the patches; null: as timm says, or 0", required=False
-    ),
-    "map_format": key(
-        Rule(Literal["NCHW", "NHWC"] | None, "NCHW, NHWC or null"),
-        "NHWC: maps of the network have channels last; null: as timm says, or NCHW",
-        required=False,
-    ),
-}
-NETWORK_FILE = {
-    "network": key(NETWORK, "constructor of the network, and its arguments"),
-    "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
-    "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
-    "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
-    **MAP_READING,
-    "protocol_lr": key(
-        number("a number above 0", lambda v: v > 0),
-        "learning rate of the protocol cifar100_crd for this network",
-        required=False,
-        identity="never",  # optimizer.lr counts, which refers to it
-    ),
-    "channels_last": key(
-        SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
-    ),
-}
-# A student's taps count where a term reads them. Those of a teacher always count.
-STUDENT = {
-    **NETWORK_FILE,
-    **{name: replace(NETWORK_FILE[name], identity="readers") for name in ("stages", "hint")},
-    **{name: replace(NETWORK_FILE[name], identity="teachers") for name in MAP_READING},
-}
-TEACHER = {
-    **NETWORK_FILE,
-    "channels_last": replace(NETWORK_FILE["channels_last"], identity="never"),
-    "pretrained": key(SWITCH, "true: the constructor loads trained network weights (timm: pretrained=true)"),
-    "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="network weights in a file"),
-    "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains the teacher"),
-    "recipe_overrides": key(Rule(list[str], "a list, e.g. ['optimizer.lr=0.01']"), "overrides of the recipe"),
-    "seed": key(SEED, "seed of the recipe"),
-    "mean": key(MEAN, "mean pixel of the teacher's training data"),
-    "std": key(STD, "standard deviation of pixels in the teacher's training data"),
-    "class_map": key(
-        CLASS_MAP,
-        "entry c: the teacher output for class c of the data, null: an unknown class; null: the same order",
-    ),
-    "head": key(
-        Rule(Literal["none", "linear"] | None, "null, none or linear"),
-        "null: the network returns logits; none: hints alone; linear: a classifier is fitted on its features",
-    ),
-    "min_accuracy": key(
-        SHARE, "smallest accuracy on validation, else training images; the run stops below", identity="never"
-    ),
-    "pool": key(whole(1, null=True), "height and width that the teacher's hints are pooled to"),
 }
 CACHE = {
     "logits": key(choice("float16", "float32"), "data type of cached logits"),

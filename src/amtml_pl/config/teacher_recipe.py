@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from amtml_pl.config.key_roles import handed_to_recipes
+from amtml_pl.config.network_keys import MAP_READING, ORIGINS
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.schema import KEYS, MAP_READING, ORIGINS
+from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
 
 

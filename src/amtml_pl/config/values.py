@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amtml_pl.config.key import Key
+from amtml_pl.config.network_keys import ORIGINS
 from amtml_pl.config.rules import fits, rule_problems, suggestion, value_problem
 from amtml_pl.config.schedules import schedule_problems
-from amtml_pl.config.schema import KEYS, ORIGINS
+from amtml_pl.config.schema import KEYS
 from amtml_pl.config.value_origin import content_of, folders_of_files
 
 # The list groups, and the key that an entry has only from its own YAML file.

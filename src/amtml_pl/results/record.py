@@ -11,8 +11,10 @@ from typing import Any
 
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.constructors import node_problems
+from amtml_pl.config.data_keys import DATASET
+from amtml_pl.config.network_keys import MAP_READING, STUDENT, TEACHER, WEIGHTS
 from amtml_pl.config.rules import rule_problems
-from amtml_pl.config.schema import DATASET, KEYS, MAP_READING, STUDENT, TEACHER, WEIGHTS
+from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
