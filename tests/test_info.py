@@ -5,6 +5,7 @@ import re
 import pytest
 
 from amtml_pl import info
+from amtml_pl.config.build import plain_values
 from amtml_pl.config.paths import config_directory
 from amtml_pl.system.console import Terminal
 
@@ -65,12 +66,17 @@ def test_teachers_have_their_source_and_the_classes_in_their_names(table):
     ],
 )
 def test_the_needs_of_a_method_are_those_of_its_objects(configure, method, needs):
+    from amtml_pl.training.choices import with_method
+
+    assert needs_of(with_method(configure(), method)) == needs
+
+
+def needs_of(config):
     from amtml_pl.config.build import build_object
     from amtml_pl.training.choices import method_needs
 
-    config = configure(f"method={method}")
     terms = [build_object(node) for node in config.loss.values()]
-    assert ", ".join(method_needs(terms, build_object(config.weighting))) == needs
+    return ", ".join(method_needs(terms, build_object(config.weighting)))
 
 
 @pytest.mark.slow
@@ -82,6 +88,17 @@ def test_every_method_is_listed_with_its_terms(table):
         "OKD: AvgMKD (method=avg), and triplets of samples that the teachers order by vote",
     ]  # fmt: skip
     assert found["ce"] == ["ce", "Trains the student from labels only, without teachers"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(choices("method")))
+def test_a_listed_method_has_the_parts_of_the_composed_one(configure, method):
+    from amtml_pl.training.choices import with_method
+
+    listed, composed = with_method(configure(), method), configure(f"method={method}")
+    for node in ("loss", "weighting"):
+        assert plain_values(listed[node]) == plain_values(composed[node])
+    assert needs_of(listed) == needs_of(composed)
 
 
 def test_data_sets_name_what_is_missing_here(table):

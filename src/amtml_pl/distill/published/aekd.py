@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.svm import OneClassSVM
 from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
@@ -15,6 +14,8 @@ from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
 def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
     """Return a one-class SVM's dual coefficients (M,) on unscaled products; they sum to 1."""
+    from sklearn.svm import OneClassSVM  # only here: its import takes a second
+
     M = len(gram)
     if M == 1:
         return gram.new_ones(1)
