@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amtml_pl.errors import Interrupted, UserError
-    from amtml_pl.own_images import Distilled, distill
+    from amtml_pl.own_images import distill
+    from amtml_pl.results.distilled import Distilled
     from amtml_pl.results.run import FinishedRun, load_run
     from amtml_pl.train import run_experiment
 
 # The module of each public name. The function `distill` is at the end of this file.
 PLACES = {
-    "Distilled": "own_images",
+    "Distilled": "results.distilled",
     "FinishedRun": "results.run",
     "Interrupted": "errors",
     "UserError": "errors",
