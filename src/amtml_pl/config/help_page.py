@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-
-from hydra.core.hydra_config import HydraConfig
 
 from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.data_keys import DATA
@@ -15,6 +12,7 @@ from amtml_pl.config.key import Key, leaves
 from amtml_pl.config.override_errors import options_of
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import COMPOSES, KEYS
+from amtml_pl.config.value_origin import folders_of_files
 
 WIDTH, NAMES = 100, 24  # columns of a page, and of the names of keys
 # Every root key has one place here; a key below a root key has one if many people look for it.
@@ -83,18 +81,11 @@ def run_keys() -> Iterator[str]:
 
 def choices(group: str) -> list[str]:
     """Return the choices of a group, also of the user's files; none for a key."""
-    found = options_of(group, folders())
+    found = options_of(group, folders_of_files())
     if group == "teacher":
-        found = ["every student", "timm/MODEL", *(name for name in found if name not in choices("student"))]
+        students = choices("student")
+        found = ["every student", "timm/MODEL", *(name for name in found if name not in students)]
     return found
-
-
-def folders() -> list[Path]:
-    """Return the folders with choices: the project's, and the user's from ``--config-dir``."""
-    if not HydraConfig.initialized():
-        return [config_directory()]
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema == "file"]
 
 
 def table(keys: Iterable[tuple[str, Key]]) -> Iterator[str]:

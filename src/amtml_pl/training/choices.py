@@ -18,11 +18,10 @@ from rich.filesize import decimal
 
 from amtml_pl.config.build import Config, build_object, plain_values
 from amtml_pl.config.headers import summary
-from amtml_pl.config.help_page import folders
 from amtml_pl.config.override_errors import options_of, reason
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.teacher_recipe import composed
-from amtml_pl.config.value_origin import content_of
+from amtml_pl.config.value_origin import content_of, folders_of_files
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm
@@ -34,7 +33,7 @@ Row = Mapping[str, str]  # the cells of a choice by the titles of their columns
 
 def students(words: Sequence[str]) -> Iterator[Row]:
     """Yield the networks of ``student=``, each with its costs on a run's data."""
-    names = options_of("student", folders())
+    names = options_of("student", folders_of_files())
     config = run_with(words, teacher=f"[{','.join(names)}]")
     for name in names:
         yield {"student": name, **network_cells(config, name), "what": about("student", name)}
@@ -42,7 +41,7 @@ def students(words: Sequence[str]) -> Iterator[Row]:
 
 def teachers(words: Sequence[str]) -> Iterator[Row]:
     """Yield the teachers with own files, on the data in their names or a run's."""
-    names = [name for name in options_of("teacher", folders()) if file_of("teacher", name)]
+    names = [name for name in options_of("teacher", folders_of_files()) if file_of("teacher", name)]
     data = {name: dataset_in(name) for name in names}
     for dataset in dict.fromkeys(data.values()):
         own = [name for name in names if data[name] == dataset]
@@ -58,7 +57,7 @@ def teachers(words: Sequence[str]) -> Iterator[Row]:
 def methods(words: Sequence[str]) -> Iterator[Row]:
     """Yield the methods, each with its parts and with what these need besides labels."""
     run = run_with(words)
-    for name in options_of("method", folders()):
+    for name in options_of("method", folders_of_files()):
         config = with_method(run, name)
         terms: list[LossTerm] = [build_object(node) for node in config.loss.values()]
         weighting: Weighting = build_object(config.weighting)
@@ -72,7 +71,7 @@ def methods(words: Sequence[str]) -> Iterator[Row]:
 
 def datasets(words: Sequence[str]) -> Iterator[Row]:
     """Yield the data sets, with their size and what is missing on this machine."""
-    for name in options_of("dataset", folders()):
+    for name in options_of("dataset", folders_of_files()):
         config = run_with(words, dataset=name)
         values = plain_values(config.dataset, resolve=False)
         known = {key: "yours" if value in ("???", None) else str(value) for key, value in values.items()}
@@ -210,11 +209,11 @@ def about(group: str, name: str) -> str:
 
 def file_of(group: str, name: str) -> Path | None:
     """Return the file of a choice; None for a teacher that is a student's network."""
-    files = (folder / group / f"{name}.yaml" for folder in folders())
+    files = (folder / group / f"{name}.yaml" for folder in folders_of_files())
     return next((file for file in files if file.is_file()), None)
 
 
 def dataset_in(teacher: str) -> str | None:
     """Return the data set that a published teacher's name begins with; None for none."""
-    names = sorted(options_of("dataset", folders()), key=len, reverse=True)
+    names = sorted(options_of("dataset", folders_of_files()), key=len, reverse=True)
     return next((name for name in names if teacher.startswith(f"{name}_")), None)
