@@ -3,7 +3,8 @@
 import pytest
 
 from amtml_pl.config.checks import check
-from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.config.overrides import overrides_of
+from amtml_pl.config.teacher_recipe import Recipe, recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.training.settings import settings_of
@@ -31,6 +32,15 @@ def test_a_recipe_is_the_configuration_of_its_command(configure):
     run = configure("experiment=digits_amtml", "teacher.resnet8.seed=2")
     typed = configure("experiment=digits_teacher", "student=resnet8", "seed=2")
     assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
+
+
+def test_the_command_of_a_recipe_gives_the_values_that_a_choice_of_the_run_requires(configure):
+    own = ("dataset.source.folder=photos", "dataset.num_classes=3")
+    run = configure("dataset=one_folder", *own, "teacher=[resnet8]", "teacher_recipe=digits_teacher")
+    run.teacher.resnet8.recipe_overrides = ["dataset=one_folder"]  # as the choice of a command
+    typed = overrides_of(Recipe(run, "resnet8").command())
+    assert {*own} <= {*typed}
+    assert run_hash(configure(*typed)) == run_hash(recipe(run, "resnet8"))
 
 
 @pytest.mark.parametrize(("seed", "expected"), [(0, 5), (1, 7), (4, 5), (9, 7)])

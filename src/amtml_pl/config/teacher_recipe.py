@@ -111,6 +111,10 @@ class Recipe:
             words += choices
         except HydraException:  # a choice of the run that the recipe's group does not have
             base = composed(words)
+        if missing := [path for path, value in flattened(base, resolve=False).items() if value == "???"]:
+            given = flattened(own, resolve=True)  # such as the folder of dataset=one_folder
+            words += [f"{path}={hydra_literal(given[path])}" for path in missing]
+            base = composed(words)
         return shlex.join(["python", "-m", "amtml_pl.train", *words, *override_differences(base, own)])
 
 
