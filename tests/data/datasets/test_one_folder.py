@@ -53,3 +53,38 @@ def test_a_missing_folder_and_a_wrong_share_are_refused(tmp_path):
         OneFolder(tmp_path / "gone", 32).read("train")
     with pytest.raises(UserError, match=r"got 1.5, expected 0.01 to 0.99"):
         OneFolder(tmp_path, 32, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("splits", "fix"),
+    [
+        (("test", "train"), "dataset=image_folder dataset.num_classes=3"),
+        (
+            ("test", "train", "valid"),
+            "dataset=image_folder dataset.num_classes=3 +dataset.source.splits.val=valid",
+        ),
+        (
+            ("Train", "val"),
+            "dataset=image_folder dataset.num_classes=3 'dataset.source.splits={train: Train, test: val}'",
+        ),
+    ],
+    ids=["train-test", "with-val", "without-test"],
+)
+def test_folders_of_splits_are_not_classes(tmp_path, splits, fix):
+    folder = write_image_folder(tmp_path / "all", per_class=dict.fromkeys(splits, 4))
+    with pytest.raises(
+        UserError, match=rf"got {', '.join(splits)}, expected one folder per class"
+    ) as refused:
+        OneFolder(folder, 32).read("train")
+    assert refused.value.fix == fix
+
+
+def test_a_folder_of_one_split_is_entered(tmp_path):
+    folder = write_image_folder(tmp_path / "all", per_class={"train": 4})
+    with pytest.raises(UserError) as refused:
+        OneFolder(folder, 32).read("train")
+    assert refused.value.fix == f"dataset.source.folder={folder / 'train'}"
+    (folder / "bus").mkdir()
+    (folder / "bus" / "one.png").write_bytes((folder / "train" / "cat" / "0000.png").read_bytes())
+    with pytest.raises(UserError, match="bus has too few images"):  # beside another class, `train` is one
+        OneFolder(folder, 32).read("train")

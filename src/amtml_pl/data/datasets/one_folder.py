@@ -12,6 +12,9 @@ from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
+# Names of subfolders that hold a split in most tools, not a class.
+SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+
 
 class OneFolder(DatasetSource):
     """A user's own images without a test folder: ``<folder>/<class>/.../<image>``.
@@ -66,8 +69,31 @@ class OneFolder(DatasetSource):
     def read(self, split: SplitName) -> Split:
         """Return one split, class by class, images in the order of their names."""
         self.fetch()
+        refuse_split_folders(self.folder)
         files = PartOfFolder(self.folder, split, self.test_fraction)
         return read_class_folders(files, {split: "."}, split, self.image_size)
+
+
+def refuse_split_folders(folder: Path) -> None:
+    """Raise a UserError if all folders of classes have names of splits."""
+    names = FolderFiles(folder).folders(".")
+    if not names or any(name.lower() not in SPLIT_NAMES for name in names):
+        return
+    found = {SPLIT_NAMES[name.lower()]: name for name in names}
+    test = found.get("test", found.get("val"))
+    if "train" not in found or test is None:
+        fix = f"dataset.source.folder={folder.absolute() / names[0]}"
+    else:
+        fix = f"dataset=image_folder dataset.num_classes={len(FolderFiles(folder).folders(found['train']))}"
+        if (found["train"], test) != ("train", "test"):
+            fix += f" 'dataset.source.splits={{train: {found['train']}, test: {test}}}'"
+        if "test" in found and "val" in found:
+            fix += f" +dataset.source.splits.val={found['val']}"
+    raise UserError(
+        f"The folder {folder.absolute()} has folders of splits (got {', '.join(names)}, expected one folder "
+        "per class).",
+        fix=fix,
+    )
 
 
 class PartOfFolder(FolderFiles):
