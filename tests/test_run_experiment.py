@@ -130,11 +130,11 @@ def test_a_process_of_several_is_refused(places, monkeypatch):
         run_experiment(*LABELS, *places)
 
 
-def test_an_interrupted_call_is_resumed_by_the_same_call(places, monkeypatch, capfd):
+def test_an_interrupted_call_is_resumed_by_the_same_call_without_force(places, monkeypatch, capfd):
     with monkeypatch.context() as context:
         at_step(context, 2, lambda _: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Interrupted, match="Repeat it to resume"):
-            run_experiment(*LABELS, "data.batch_size=20", *places)
+        with pytest.raises(Interrupted, match=r"Repeat it to resume.*Leave out force=true\."):
+            run_experiment(*LABELS, "data.batch_size=20", "force=true", *places)
     assert capfd.readouterr().err == ""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run = run_experiment(*LABELS, "data.batch_size=20", *places)

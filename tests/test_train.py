@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     small = [word for word in SMALL if not word.startswith(("student=", "trainer.max_epochs="))]
     own = ("--config-dir", "my conf", "student=mine")
     job = [*own, "experiment=digits", "method=ce", *small, "trainer.max_epochs=20"]
-    process = command(*job, "hydra.run.dir=cut", background=True)
+    process = command(*job, "force=true", "hydra.run.dir=cut", background=True)
     record, seen = tmp_path / "cut" / "run.json", ""
     while "epoch 2/20" not in seen and process.poll() is None:
         seen += process.stdout.readline()

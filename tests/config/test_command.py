@@ -2,10 +2,12 @@
 
 import pytest
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 
 from amtml_pl.config.command import CommandJob
 from amtml_pl.config.command_keys import CACHE_COMMAND
 from amtml_pl.errors import UserError
+from amtml_pl.training.sweep.jobs import SweepCallback
 
 
 @pytest.fixture
@@ -28,3 +30,12 @@ def test_taken_keys_leave_the_configuration_of_a_run(job):
 def test_a_key_that_refers_to_nothing_is_named(job):
     with pytest.raises(UserError, match=r"rows cannot be resolved: Interpolation key 'nothing' not found"):
         job("cache", "rows=${nothing}").take(CACHE_COMMAND)
+
+
+def test_the_printed_commands_continue_runs_that_were_forced_to_start_again(configure, monkeypatch):
+    words = ["seed=3", "force=true", "resume=never"]
+    config = compose("train", overrides=words, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    assert CommandJob("train", config).typed() == "python -m amtml_pl.train seed=3"
+    assert CommandJob("train", config).words() == words  # of the other processes of this run
+    assert SweepCallback().sweep_folder(config).repeat == "python -m amtml_pl.train --multirun seed=3"

@@ -17,6 +17,7 @@ from typing import TypeVar
 from hydra.core.global_hydra import GlobalHydra
 
 from amtml_pl.config.command import CommandJob, composed_by_hydra, status_of
+from amtml_pl.config.overrides import STARTS_AGAIN, key_of
 from amtml_pl.config.reporting import INTERRUPTED, PREEMPTED, command_state
 from amtml_pl.errors import Interrupted, UserError
 from amtml_pl.system.console import quieten
@@ -62,7 +63,8 @@ def call(name: str, work: Callable[[CommandJob], Result], words: Sequence[str]) 
     if status == PREEMPTED:
         signal.raise_signal(signal.SIGTERM)  # to the caller's handler, which by default ends the process
     if status in (INTERRUPTED, PREEMPTED):
-        raise Interrupted(RESUMABLE)
+        again = [word for word in words if key_of(word) in STARTS_AGAIN]
+        raise Interrupted(RESUMABLE + (f" Leave out {' and '.join(again)}." if again else ""))
     if refusal is not None:
         raise refusal
     if not results:

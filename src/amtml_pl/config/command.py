@@ -27,7 +27,7 @@ from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
 from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import command_line_mistakes, reason
-from amtml_pl.config.overrides import hydra_literal, key_of
+from amtml_pl.config.overrides import STARTS_AGAIN, hydra_literal, key_of
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.reporting import (
     INTERRUPTED,
@@ -106,8 +106,9 @@ class CommandJob:
         return reporting(self.typed, show_traceback=shown, folder=folder, resumes=resumes)
 
     def typed(self) -> str:
-        """Return the command line of this job alone, without a sweep."""
-        own = [word for word in self.words() if key_of(word) != "sweep"]  # which would start all jobs
+        """Return the command line that continues this job alone, without a sweep."""
+        left_out = ("sweep", *STARTS_AGAIN)  # a sweep would start all jobs
+        own = [word for word in self.words() if key_of(word) not in left_out]
         return shlex.join(["python", "-m", f"amtml_pl.{self.command}", *own])
 
     def words(self) -> list[str]:

@@ -11,6 +11,9 @@ from amtml_pl.config.key_roles import is_label
 # The options of Hydra that are followed by their value.
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 
+# The keys that make a repeated command start its runs again.
+STARTS_AGAIN = ("force", "resume")
+
 
 def overrides_of(command: str) -> list[str]:
     """Return the unquoted overrides of a ``python -m amtml_pl.train`` command, without options."""

@@ -19,6 +19,7 @@ from rich.markup import escape
 from amtml_pl.config.call import ONE_RUN
 from amtml_pl.config.command import user_config_folders
 from amtml_pl.config.override_errors import command_line_mistakes
+from amtml_pl.config.overrides import STARTS_AGAIN, key_of
 from amtml_pl.config.reporting import command_state, report_mistake, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
@@ -72,7 +73,8 @@ class SweepCallback(Callback):
         name = f"{run_label(typed, left_out=())}-{sweep_hash(typed, sweeper)}"
         hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
-        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *typed])
+        own = [word for word in typed if key_of(word) not in STARTS_AGAIN]
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *own])
         return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
