@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
+from amtml_pl.config.ignored_teachers import leave_out_teachers
 from amtml_pl.config.reporting import command_state
 from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import console
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
@@ -39,6 +41,8 @@ def train(job: CommandJob) -> float:
     """Train one run, or start its ranks; return its validation accuracy, NaN without one."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
+        method = chosen("method")
+        ignored = leave_out_teachers(job.config, method)
         settings = checked_settings(job)
         from amtml_pl.system.launch import launch_ranks, processes_wanted
         from amtml_pl.training.pipeline import execute
@@ -56,6 +60,8 @@ def train(job: CommandJob) -> float:
             launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
+            if ignored:
+                console.print(f"method={method} has no teachers: {', '.join(ignored)} ignored.", markup=False)
             choices = {group: name for group in ("method", "student") if (name := chosen(group))}
             record = execute(RunRequest(settings, folder, job.experiment, job.typed(), choices))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))

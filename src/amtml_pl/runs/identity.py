@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.config.build import Config, plain_values
+from amtml_pl.config.ignored_teachers import leave_out_teachers
 from amtml_pl.config.key import Identity
 from amtml_pl.config.key_roles import changes_result, changing_callbacks, identified
 from amtml_pl.config.overrides import key_of
@@ -31,7 +32,9 @@ def resolve_run_folder(*, _root_: Config) -> str:
     try:
         typed = plain_values(_root_.hydra.overrides, resolve=False)["task"]
         label = str(choices.student) if _root_.role == "teacher" else run_label(typed)
-        return str(run_folder(_root_, choices.get("experiment"), label))
+        own = deepcopy(_root_)
+        leave_out_teachers(own, choices.get("method"))
+        return str(run_folder(own, choices.get("experiment"), label))
     except Exception:  # not a valid configuration: `check` reports it later
         paths = _root_.get("paths")
         outputs = paths.get("outputs") if isinstance(paths, Config) else None

@@ -121,6 +121,13 @@ def test_the_leaderboard_agrees_with_the_records(sweep, tmp_path):
     assert sweep_context.sweep is None  # a later run of this process is not a job
 
 
+def test_labels_alone_take_part_in_a_sweep_with_teachers(sweep, tmp_path):
+    for words in ((), ("teacher=[resnet8]",)):
+        status, error = sweep("seed=0", *words)
+        assert status == 0, error
+    assert len(records(tmp_path)) == 1
+
+
 def until(condition, process=None, seconds=120):
     end = time.monotonic() + seconds
     while not condition():

@@ -1,0 +1,40 @@
+"""A method without teachers ignores those of the command, as in a sweep over methods."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose
+
+from amtml_pl.config.ignored_teachers import leave_out_teachers
+
+TEACHERS = "teacher=[resnet8,vgg8_quarter]"
+
+
+def folder_of(*words):
+    config = compose("train", overrides=["experiment=digits", *words], return_hydra_config=True)
+    return Path(config.hydra.run.dir).name.rpartition("-")[2]
+
+
+@pytest.mark.parametrize("method", ["ce", "dml"])
+def test_the_folder_is_that_of_the_run_without_teachers(configure, method):
+    assert folder_of(f"method={method}", TEACHERS) == folder_of(f"method={method}")
+    assert folder_of("method=avg", TEACHERS) != folder_of("method=avg")
+
+
+def test_the_names_of_the_ignored_teachers_are_returned(configure):
+    config = configure("experiment=digits", "method=ce", TEACHERS)
+    assert leave_out_teachers(config, "ce") == ["resnet8", "vgg8_quarter"]
+    assert config == configure("experiment=digits", "method=ce")
+
+
+@pytest.mark.parametrize("words", [("method=avg",), ("method=ce", "loss=[ce,kd]")])
+def test_teachers_that_a_term_may_need_stay(configure, words):
+    config = configure("experiment=digits", TEACHERS, *words)
+    assert leave_out_teachers(config, words[0].removeprefix("method=")) == []
+    assert [*config.teacher] == ["resnet8", "vgg8_quarter"]
+
+
+def test_a_run_without_a_method_keeps_its_teachers(configure):
+    config = configure("experiment=digits", "loss=[ce]")
+    assert leave_out_teachers(config, None) == []
+    assert len(config.teacher) == 3
