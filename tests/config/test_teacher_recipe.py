@@ -10,6 +10,27 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.training.settings import settings_of
 
 
+@pytest.mark.parametrize(
+    ("data", "fitting"),
+    [
+        (
+            ("dataset=one_folder", "dataset.source.folder=flowers", "dataset.num_classes=5"),
+            "own_images_teacher",
+        ),
+        (
+            ("dataset=image_folder", "dataset.source.folder=flowers", "dataset.num_classes=5"),
+            "own_images_teacher",
+        ),
+        (("dataset=cifar100",), "cifar100_teacher"),
+    ],
+    ids=["one-folder", "image-folder", "cifar100"],
+)
+def test_a_teacher_without_recipe_is_offered_the_one_of_the_data(configure, data, fitting):
+    config = configure("teacher=[resnet8]", *data)
+    with pytest.raises(UserError, match=f"or teacher_recipe={fitting}$"):
+        recipe(config, "resnet8")
+
+
 def test_only_the_data_of_the_run_reaches_a_teachers_recipe(configure):
     overrides = (
         "seed=7", "trainer.max_epochs=99", "coef.ce=9", "loss=[ce,kd]", "optimizer.lr=7", "temperature=9",

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.network_keys import MAP_READING, ORIGINS
 from amtml_pl.config.overrides import hydra_literal
+from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
 
@@ -41,7 +42,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     if not node.recipe:
         raise UserError(
             f"teacher.{teacher} needs a file with network weights or a recipe that trains it (got neither).",
-            fix=f"set teacher.{teacher}.weights.path=FILE or teacher.{teacher}.recipe=cifar10_teacher",
+            fix=f"set teacher.{teacher}.weights.path=FILE or teacher_recipe={fitting_recipe(config)}",
         )
     try:
         own = composed(recipe_overrides(config, teacher))
@@ -65,6 +66,12 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     own.seed = node.seed
     OmegaConf.set_struct(own, True)
     return own
+
+
+def fitting_recipe(config: DictConfig) -> str:
+    """Return the recipe of the run's data set; for another one, that of a user's images."""
+    own = f"{config.dataset.name}_teacher"
+    return own if (config_directory() / "experiment" / f"{own}.yaml").is_file() else "own_images_teacher"
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
