@@ -9,6 +9,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.training.settings import settings_of
 
+FLOWERS = ("dataset.source.folder=flowers", "dataset.num_classes=5")
+
 
 @pytest.mark.parametrize(
     ("data", "fitting"),
