@@ -45,6 +45,15 @@ def test_calls_with_several_overrides_train_one_after_the_other(places):
     assert [run.record.metrics["test/acc"] >= 0 for run in (first, second)] == [True, True]
 
 
+def test_what_a_method_does_not_use_is_named_and_changes_no_run(places, capfd):
+    run = run_experiment(*LABELS, *places)
+    again = run_experiment(*LABELS, "teacher=[resnet8]", "coef.kd=2", *places)
+    output = capfd.readouterr().out
+    assert again.path == run.path
+    assert "method=ce has no teachers: resnet8 ignored." in output
+    assert "warning: coef.kd=2 is ignored, as kd is not selected (selected: ['ce'])" in output
+
+
 def state():
     """Return what Hydra and a command change for the whole process."""
     loggers = [logging.getLogger(name).level for name in ("", "pytorch_lightning", "lightning_fabric")]

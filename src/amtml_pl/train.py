@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.ignored_teachers import leave_out_teachers
 from amtml_pl.config.reporting import command_state
 from amtml_pl.config.teacher_recipe import chosen
+from amtml_pl.config.values import ignored_coefficients
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console
@@ -62,6 +65,8 @@ def train(job: CommandJob) -> float:
         else:
             if ignored:
                 console.print(f"method={method} has no teachers: {', '.join(ignored)} ignored.", markup=False)
+            for problem in ignored_coefficients(job.overrides, [str(name) for name in job.config.loss]):
+                console.print(f"[yellow]warning:[/] {escape(problem)}")
             choices = {group: name for group in ("method", "student") if (name := chosen(group))}
             record = execute(RunRequest(settings, folder, job.experiment, job.typed(), choices))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))
