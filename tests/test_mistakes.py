@@ -14,7 +14,9 @@ SMALL = ("trainer=cpu", "student=resnet8_thin")
 TYPED = {
     "optimzer.lr=1": ["optimzer: unknown key; did you mean 'optimizer'? (command line)"],
     "optimizer.lrr=0.1": ["optimizer.lrr: unknown key; did you mean 'lr'?"],
-    "student=resnet21": ["student=resnet21: unknown choice; did you mean 'resnet"],
+    "student=resnet21": ["student=resnet21: unknown choice; did you mean 'resnet20'?"],
+    "lr=0.1": ["lr: unknown key; did you mean 'optimizer.lr'? (command line)"],
+    "epochs=3": ["epochs: unknown key; did you mean 'trainer.max_epochs'?"],
     "loss=[ce,kdd]": ["loss=kdd: unknown choice; did you mean 'kd'?"],
     "teacher=[resnet32,resnt56]": ["teacher=resnt56: unknown choice; did you mean 'resnet56'?"],
     "loss.kd.temperature=3": ["loss.kd has settings, but it is not selected"],

@@ -15,10 +15,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from amtml_pl.config.key import leaves
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.rules import suggestion
-from amtml_pl.config.schema import COMPOSES
+from amtml_pl.config.rules import closest, either, suggestion
+from amtml_pl.config.schema import COMPOSES, KEYS
+from amtml_pl.config.teacher_recipe import leaves_of
 from amtml_pl.config.values import SELECTED, unselected
 
 # What users of Lightning and of lightning-hydra-template type.
@@ -160,9 +162,22 @@ def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) 
                 yield f"{word}: a command lists choices: python -m amtml_pl.info {word.removeprefix('info=')}"
             elif path != "coef":  # which takes the names of all terms
                 known = node if path else {**node, **COMPOSES}
-                yield f"{path}{'.' if path else ''}{part}: unknown key{suggestion(part, known)}"
+                inside = [] if path or closest(part, known) else keys_below(tree, part)
+                meant = f"; did you mean {either(inside)}?" if inside else suggestion(part, known)
+                yield f"{path}{'.' if path else ''}{part}: unknown key{meant}"
             return
         node, path = node[part], f"{path}.{part}" if path else part
+
+
+def keys_below(tree: dict[str, Any], name: str) -> list[str]:
+    """Return the quoted paths of keys whose last part is a name, else of those whose last part has it."""
+    declared = {
+        path for path, _ in leaves({key: KEYS[key] for key in tree if key in KEYS}) if "*" not in path
+    }
+    paths = declared | {path for path, _ in leaves_of(tree, "")}
+    parts = {path: path.rpartition(".")[2] for path in sorted(paths)}
+    same = [path for path, part in parts.items() if part == name]
+    return [repr(path) for path in same or [path for path, part in parts.items() if name in part.split("_")]]
 
 
 def quoting(word: str) -> str:

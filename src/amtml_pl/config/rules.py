@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -100,5 +101,15 @@ def either(choices: Sequence[str]) -> str:
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
     """Return the closest known name as a question; without one, all known names."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {sorted(known)}"
+    close = closest(name, known)
+    return f"; did you mean {close!r}?" if close else f"; expected one of {sorted(known)}"
+
+
+def closest(name: str, known: Collection[str]) -> str | None:
+    """Return the most similar name, of equal ones that with most letters in their places."""
+    similar = difflib.get_close_matches(name, known, n=len(known)) if known else []
+
+    def likeness(other: str) -> tuple[float, int]:
+        return difflib.SequenceMatcher(None, other, name).ratio(), sum(map(eq, other, name))
+
+    return max(similar, key=likeness, default=None)
