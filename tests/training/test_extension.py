@@ -10,6 +10,7 @@ import torch
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_hash
+from amtml_pl.training.extension import most_telling
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.shorter_run import shorter_run_note
 from sealing import write_record
@@ -175,6 +176,13 @@ def test_the_printed_command_keeps_the_schedule_and_the_rate_that_were_typed(con
     )
     assert refused("scheduler=constant") == f"{begin} optimizer.lr=0.1 scheduler=constant"
     assert refused("optimizer=adamw", "optimizer.lr=0.004") == first  # its state would not fit
+
+
+def test_of_many_other_settings_those_of_data_and_method_come_first_and_the_rest_is_counted():
+    others = [f"student.network.width{n}=1 (expected 2)" for n in range(9)]
+    method, data = "loss.kd._target_=KD (expected None)", "dataset.name=a (expected b)"
+    assert most_telling([*others, method, data]) == [method, data, *others[:6], "and 3 more"]
+    assert most_telling(others[:8]) == others[:8]
 
 
 def test_a_run_that_cannot_be_extended_is_one_message(run, tmp_path, monkeypatch):

@@ -93,7 +93,8 @@ def ignored_coefficients(typed: Sequence[str], terms: Collection[str]) -> Iterat
     for word in typed:
         node, _, name = key_of(word).partition(".")
         if node == "coef" and name not in terms:
-            yield f"{word} is ignored, as {name} is not selected (selected: {[*terms]}); add {name} to loss=[...]"
+            why = f"{name} is not selected (selected: {[*terms]})"
+            yield f"{word} is ignored, as {why}; add {name} to loss=[...]"
 
 
 def weights_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:

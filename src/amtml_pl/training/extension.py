@@ -33,6 +33,10 @@ FREE = ("trainer.max_epochs", "scheduler", "optimizer", "extend", "dataset.sourc
 # The digest of a teacher's weights stands for these keys of it.
 OF_WEIGHTS = ("weights", "recipe", "recipe_overrides", "seed")
 
+# How many differences a message has, and the beginnings of those that come first.
+SHOWN = 8
+TELLING = ("experiment=", "dataset.", "loss.", "weighting.", "loop.")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -47,12 +51,13 @@ class Origin:
         return int(self.record.budget["epochs"] or 0)
 
 
-def find_origin(settings: Settings, command: str) -> Origin | None:
+def find_origin(settings: Settings, command: str, experiment: str | None) -> Origin | None:
     """Return the run that ``extend`` names; None without one.
 
     Args:
         settings: of the run that extends it.
         command: what was typed, for messages.
+        experiment: its name, for the message of a run that is not the same.
 
     Raises:
         UserError: if it has not completed, is not shorter, was changed, or has other settings.
@@ -76,7 +81,9 @@ def find_origin(settings: Settings, command: str) -> Origin | None:
         )
     folder.refuse_changed(record, folder.config_file, folder.last_checkpoint)
     if found := [*differences(settings, origin)]:
-        listed = "".join(f"\n  - {each}" for each in found)
+        if experiment is not None and record.experiment not in (None, experiment):
+            found.insert(0, f"experiment={experiment} (expected {record.experiment})")
+        listed = "".join(f"\n  - {each}" for each in most_telling(found))
         raise UserError(
             f"The run in {folder.path} has other settings, so that this command cannot extend it "
             f"(only the scheduler and the optimizer may differ):{listed}",
@@ -98,6 +105,13 @@ def differences(settings: Settings, origin: Origin) -> Iterator[str]:
         here, there = own.get(path), theirs.get(path)
         if here != there and not (here in (None, False) and there in (None, False)) and counts(path, config):
             yield f"{path}={here} (expected {there})"
+
+
+def most_telling(found: Sequence[str]) -> list[str]:
+    """Return at most eight differences, of experiment, data and method first, and how many are left."""
+    first = sorted(found, key=lambda each: not each.startswith(TELLING))
+    left = len(first) - SHOWN
+    return first if left <= 0 else [*first[:SHOWN], f"and {left} more"]
 
 
 def recorded_settings(folder: RunFolder) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def plan(request: RunRequest) -> Plan:
     Every part is built once to find early what does not fit; `connect` builds those that train.
     """
     settings, last = request.settings, request.folder.last_checkpoint
-    origin = find_origin(settings, request.command)
+    origin = find_origin(settings, request.command, request.experiment)
     source: DatasetSource = settings.dataset.source.build()
     teachers = settings.teachers()
     headless = [teacher.name for teacher in teachers if teacher.options.head == "none"]
