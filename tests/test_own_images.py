@@ -11,6 +11,7 @@ from amtml_pl.data.datasets.folder_survey import survey_folder
 from amtml_pl.results.export.formats import open_exported
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import counted
 from archives import write_image_folder
 from tiny_runs import weights
 
@@ -96,9 +97,8 @@ def test_the_minutes_choose_epochs_and_views_once_for_all_seeds(photos, monkeypa
     words += [*own_images.image_words(found, None), "trainer=cpu"]
     short = own_images.budget_of([*words, "seed=0"], found, 0.001)
     assert (short.epochs, short.views) == (2, 1)
-    assert (
-        f"2 epochs will take about {short.minutes:.0f} minutes (got minutes=0.001)" in capsys.readouterr().out
-    )
+    needed = counted(round(short.minutes), "minute")
+    assert f"2 epochs will take about {needed} (got minutes=0.001)" in capsys.readouterr().out
     long = own_images.budget_of([*words, "seed=0"], found, 100)
     assert (long.epochs, long.views) == (60, 60)
     assert long.minutes < 100

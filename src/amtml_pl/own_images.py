@@ -204,9 +204,10 @@ def budget_of(words: Sequence[str], found: FolderSurvey, minutes: float) -> Time
                 write_record(file, time_budget(checked_settings(job), found.images, minutes))
             budget = read_record(TimeBudget, file, fix=f"rm '{file}'")
             if budget.epochs < FEW_EPOCHS:
+                epochs, needed = counted(budget.epochs, "epoch"), counted(round(budget.minutes), "minute")
                 console.print(
-                    f"{counted(budget.epochs, 'epoch')} will take about {budget.minutes:.0f} minutes (got "
-                    f"minutes={minutes:g}). More minutes or smaller networks give a better student."
+                    f"{epochs} will take about {needed} (got minutes={minutes:g}). More minutes or "
+                    "smaller networks give a better student."
                 )
             return budget
         return TimeBudget(epochs=1, views=1, minutes=0.0)  # after a mistake, which ends the call

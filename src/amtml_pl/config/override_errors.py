@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from amtml_pl.config.key import leaves
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.paths import config_directory
+from amtml_pl.config.reporting import command_state
 from amtml_pl.config.rules import closest, either, suggestion
 from amtml_pl.config.schema import COMPOSES, KEYS
 from amtml_pl.config.teacher_recipe import leaves_of
@@ -66,7 +67,7 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
         else:
             sound[word] = first_value(override, options)
     problems += key_problems(sound, config_name, folders)
-    return [f"{problem} (command line)" for problem in problems]
+    return [f"{problem} ({command_state.typed_in})" for problem in problems]
 
 
 def searched_folders(typed: Sequence[str]) -> list[Path]:
@@ -171,10 +172,8 @@ def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) 
 
 def keys_below(tree: dict[str, Any], name: str) -> list[str]:
     """Return the quoted paths of keys whose last part is a name, else of those whose last part has it."""
-    declared = {
-        path for path, _ in leaves({key: KEYS[key] for key in tree if key in KEYS}) if "*" not in path
-    }
-    paths = declared | {path for path, _ in leaves_of(tree, "")}
+    declared = leaves({key: KEYS[key] for key in tree if key in KEYS})
+    paths = {path for path, _ in (*declared, *leaves_of(tree, "")) if "*" not in path}
     parts = {path: path.rpartition(".")[2] for path in sorted(paths)}
     same = [path for path, part in parts.items() if part == name]
     return [repr(path) for path in same or [path for path, part in parts.items() if name in part.split("_")]]

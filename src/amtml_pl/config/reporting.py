@@ -44,6 +44,11 @@ class CommandState:
     called: bool = False
     refusal: UserError | None = None
 
+    @property
+    def typed_in(self) -> str:
+        """Return where the user has written the overrides."""
+        return "argument" if self.called else "command line"
+
     def begin(self, *, called: bool = False) -> None:
         """Forget the command before."""
         self.begun = self.sweeps = False

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.paths import config_directory
+from amtml_pl.config.reporting import command_state
 
 
 def with_origin(problem: str) -> str:
@@ -24,14 +25,14 @@ def with_origin(problem: str) -> str:
 
 
 def origin(path: str) -> str | None:
-    """Return ``command line`` or the file that sets a key; None if unknown."""
+    """Return ``command line``, ``argument`` of a call, or the file that sets a key; None if unknown."""
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
     words: Any = OmegaConf.to_container(hydra.overrides)  # as typed: not resolved
     typed = {key_of(word) for word in words["task"]} - {str(group) for group in hydra.runtime.choices}
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
-        return "command line"
+        return command_state.typed_in
     for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
         inside = not package or f"{path}.".startswith(f"{package}.")
         for folder in folders_of_files() if inside else ():
