@@ -100,7 +100,7 @@ def test_a_hydra_that_the_caller_has_initialised_stays(places):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["studnet=resnet8"], r"overrides have 1 mistake:\n  - studnet: .* did you mean 'student'\? \(argument\)"),
+        (["studnet=resnet8"], r"overrides have 1 mistake:\n  - studnet: .* mean 'student'\? \(argument\)"),
         (["student=resnet80"], "unknown choice; did you mean 'resnet8'"),
         (["trainer.max_epochs=0"], r"max_epochs=0: expected a whole number, 1 or more \(argument\)"),
         (["data.val_size=5000"], "val_size"),

@@ -1,4 +1,4 @@
-"""Leave out the teachers of a run whose method has none, as in a sweep over methods."""
+"""Leave out the teachers of a run whose method has none."""
 
 from __future__ import annotations
 

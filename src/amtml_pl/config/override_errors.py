@@ -171,7 +171,7 @@ def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) 
 
 
 def keys_below(tree: dict[str, Any], name: str) -> list[str]:
-    """Return the quoted paths of keys whose last part is a name, else of those whose last part has it."""
+    """Return the quoted paths whose last part is a name, else those that have it."""
     declared = leaves({key: KEYS[key] for key in tree if key in KEYS})
     paths = {path for path, _ in (*declared, *leaves_of(tree, "")) if "*" not in path}
     parts = {path: path.rpartition(".")[2] for path in sorted(paths)}

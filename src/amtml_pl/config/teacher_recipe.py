@@ -69,7 +69,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
 
 
 def fitting_recipe(config: DictConfig) -> str:
-    """Return the recipe of the run's data set; for another one, that of a user's images."""
+    """Return the recipe of the run's data set, or that of a user's images."""
     own = f"{config.dataset.name}_teacher"
     return own if (config_directory() / "experiment" / f"{own}.yaml").is_file() else "own_images_teacher"
 

@@ -108,7 +108,7 @@ def differences(settings: Settings, origin: Origin) -> Iterator[str]:
 
 
 def most_telling(found: Sequence[str]) -> list[str]:
-    """Return at most eight differences, of experiment, data and method first, and how many are left."""
+    """Return at most eight differences, data and method first, and the number of others."""
     first = sorted(found, key=lambda each: not each.startswith(TELLING))
     left = len(first) - SHOWN
     return first if left <= 0 else [*first[:SHOWN], f"and {left} more"]
