@@ -25,7 +25,7 @@ def with_origin(problem: str) -> str:
 
 
 def origin(path: str) -> str | None:
-    """Return the command line, a call's argument or the file that sets a key; None if unknown."""
+    """Return the command line, argument or file that sets a key; None if unknown."""
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
