@@ -34,6 +34,13 @@ def test_teachers_that_a_term_may_need_stay(configure, words):
     assert [*config.teacher] == ["resnet8", "vgg8_quarter"]
 
 
+@pytest.mark.parametrize("wrong", ["teacher", "loss"])
+def test_a_wrong_node_is_left_to_the_check(configure, wrong):
+    config = configure("experiment=digits", "method=ce", TEACHERS)
+    config[wrong] = None
+    assert leave_out_teachers(config, "ce") == []
+
+
 def test_a_run_without_a_method_keeps_its_teachers(configure):
     config = configure("experiment=digits", "loss=[ce]")
     assert leave_out_teachers(config, None) == []

@@ -12,12 +12,15 @@ def leave_out_teachers(config: DictConfig, method: str | None) -> list[str]:
 
     They stay if the command selects other loss terms than the file, as these may need them.
     """
+    loss, teachers = config.get("loss"), config.get("teacher")
+    if not isinstance(loss, DictConfig) or not isinstance(teachers, DictConfig):  # the check reports them
+        return []
     files = (folder / "method" / f"{method}.yaml" for folder in folders_of_files())
     about = next((content_of(file) for file in files if file.is_file()), {})
-    own = ({"override /teacher": []}, {"override /loss": [*config.loss]})
+    own = ({"override /teacher": []}, {"override /loss": [*loss]})
     if any(choice not in about.get("defaults", []) for choice in own):
         return []
-    ignored = [str(name) for name in config.teacher]
+    ignored = [str(name) for name in teachers]
     with open_dict(config):
         config.teacher = {}
     return ignored
