@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig, open_dict
 
 from amtml_pl.config.value_origin import content_of, folders_of_files
@@ -16,8 +18,8 @@ def leave_out_teachers(config: DictConfig, method: str | None) -> list[str]:
     if not isinstance(loss, DictConfig) or not isinstance(teachers, DictConfig):  # the check reports them
         return []
     files = (folder / "method" / f"{method}.yaml" for folder in folders_of_files())
-    about = next((content_of(file) for file in files if file.is_file()), {})
-    own = ({"override /teacher": []}, {"override /loss": [*loss]})
+    about: Any = next((content_of(file) for file in files if file.is_file()), {})
+    own: tuple[dict[str, list[Any]], ...] = ({"override /teacher": []}, {"override /loss": [*loss]})
     if any(choice not in about.get("defaults", []) for choice in own):
         return []
     ignored = [str(name) for name in teachers]

@@ -1,4 +1,4 @@
-"""Declare the keys of a network as a student and as a teacher, and of a teacher's weights."""
+"""Declare the keys of students, of teachers, and of the weights of teachers."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def identified_start(start: str | None) -> str | None:
 
 
 def study_of_start(start: str | None) -> str | None:
-    """Return what the initial weights of all seeds share: the study of a run, or the digest of a file."""
+    """Return the study of initial weights from a run, and the digest of a file."""
     return identified_origin(start) if start and Path(start).is_dir() else identified_start(start)
 
 

@@ -120,9 +120,11 @@ def with_method(run: Config, name: str) -> Config:
 
 
 def parts_of_method(name: str) -> tuple[list[str] | None, str | None, dict[str, Any]]:
-    """Return a method's choices of loss and weighting, and its values, also from a method that it extends."""
+    """Return a method's choices of loss and weighting, and its values, with inherited ones."""
     values = dict(content("method", name))
-    terms, weighting, inherited = None, None, {}
+    terms: list[str] | None = None
+    weighting: str | None = None
+    inherited: dict[str, Any] = {}
     for entry in values.pop("defaults", ()):
         if isinstance(entry, Mapping):
             terms, weighting = entry.get("override /loss", terms), entry.get("override /weighting", weighting)

@@ -146,7 +146,7 @@ def counts(path: str, config: DictConfig) -> bool:
 
 
 def extending_command(origin: Origin, epochs: int, command: str, differing: Sequence[str]) -> str:
-    """Return the command that extends a run: that of the run, with the scheduler and optimizer as typed.
+    """Return a run's command that extends it, with scheduler and optimizer as typed.
 
     Args:
         origin: the run to extend.
