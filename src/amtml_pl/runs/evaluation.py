@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ MIXTURES = {
     "uniform": "equal weights",
     "per_teacher": "one weight per teacher",
     "best_single": "best single teacher",
+    "own_mean": "mean of the weights per image",
     "own": "weights per image",
     "likeliest": "likeliest teacher per image",
     "any_right": "any teacher right",
@@ -48,6 +49,39 @@ class TeacherMixture(Record):
     reads_labels: bool = False
 
 
+class WeightSpread(Record):
+    """A teacher's weight over some images: the mean, and the 10 %, 50 % and 90 % quantiles."""
+
+    mean: Share
+    p10: Share
+    p50: Share
+    p90: Share
+
+
+class Adaptivity(Record):
+    """How the run's own weights of the teachers depend on the image and its class.
+
+    Attributes:
+        entropy: of the weights of an image in nats, mean over the images.
+        deviation: root mean square distance of the weights from the teachers' mean weights; 0 if constant.
+        between_classes: share of this variance between the means of the classes; None if constant.
+        disputed: share of the images on which some teachers are right and others wrong.
+        right: weight of the right teachers, mean over the disputed images; None without such images.
+        right_constant: the same, if every image has the mean weights.
+        teachers: the weight of each teacher over all images.
+        classes: the same over the images of each class that has images.
+    """
+
+    entropy: Annotated[float, Field(ge=0)]
+    deviation: Share
+    between_classes: Share | None
+    disputed: Share
+    right: Share | None
+    right_constant: Share | None
+    teachers: dict[str, WeightSpread]
+    classes: dict[str, dict[str, WeightSpread]]
+
+
 class Ensemble(Record):
     """The teachers' mixture, and the reason if it does not use the run's own weights.
 
@@ -55,6 +89,7 @@ class Ensemble(Record):
         temperature: of the run's soft targets; the ensemble itself has temperature 1.
         mixtures: by the names in `MIXTURES`.
         absent: the mixtures that were not measured, with the reason.
+        adaptivity: of the run's own weights; None if they are absent.
     """
 
     weights: Literal["own", "uniform"] = "own"
@@ -65,12 +100,23 @@ class Ensemble(Record):
     mean_weight: dict[str, float]
     mixtures: dict[str, TeacherMixture]
     absent: dict[str, str]
+    adaptivity: Adaptivity | None = None
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """Return the absent mixtures, those with the same reason together, and the reason."""
+        reasons = dict.fromkeys(self.absent.values())
+        return [
+            (", ".join(MIXTURES[name] for name, why in self.absent.items() if why == reason), reason)
+            for reason in reasons
+        ]
 
     def with_earlier(self, before: Ensemble) -> Ensemble:
         """Return this ensemble, with earlier mixtures that can no longer be measured."""
         kept = {name: before.mixtures[name] for name in self.absent if name in before.mixtures}
         absent = {name: f"{why} {EARLIER}" if name in kept else why for name, why in self.absent.items()}
-        return self.replaced(mixtures=self.mixtures | kept, absent=absent)
+        return self.replaced(
+            mixtures=self.mixtures | kept, absent=absent, adaptivity=self.adaptivity or before.adaptivity
+        )
 
 
 class ClassAccuracy(Record):
@@ -123,7 +169,7 @@ class Evaluation(Record):
         left_out: what was not measured, with the reason.
     """
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     experiment: str | None
     seed: int
     checkpoint: Literal["best", "last"]

@@ -137,6 +137,7 @@ def test_an_evaluation_has_every_mixture_of_the_teachers(moved):
         "uniform": ones * [0.5, 0.5],
         "per_teacher": ones * best_weights(val_p, val_labels),
         "best_single": ones * np.eye(2)[best],
+        "own_mean": ones * own_weights(run, images).mean(axis=0),
         "own": own_weights(run, images),
         "likeliest": np.eye(2)[own.argmax(axis=1)],
     }
@@ -176,7 +177,7 @@ def test_weights_that_no_single_image_has_are_left_out_with_the_reason(moved, no
     run = replaced(moved, node, value)
     about = evaluate_student(run, own_images(run, "test"), latency=False).ensemble
     assert reason in about.absent["own"]
-    assert about.mixtures.keys() == MIXTURES.keys() - {"own"}
+    assert about.mixtures.keys() == MIXTURES.keys() - {"own", "own_mean"}
 
 
 def test_weights_are_not_measured_on_the_images_that_they_are_fitted_to(moved):

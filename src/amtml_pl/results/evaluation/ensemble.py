@@ -13,6 +13,7 @@ from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import mixture_of_targets
 from amtml_pl.results.checkpoints import CheckpointName
+from amtml_pl.results.evaluation.adaptivity import adaptivity
 from amtml_pl.results.evaluation.images import EvaluatedImages, own_images
 from amtml_pl.results.evaluation.logits import device_of, teacher_logits
 from amtml_pl.results.evaluation.mixtures import mixture_quality, share_any_right
@@ -37,14 +38,18 @@ def mixed_teachers(
     logits, names = torch.stack([*teachers.values()], dim=1), run.teacher_names
     uniform = torch.full(logits.shape[:2], 1 / len(names))
     weights, absent = {"uniform": uniform, "likeliest": likeliest_teacher(logits.float(), images.labels)}, {}
-    because, reads_labels = "", {"likeliest", "any_right"}
+    because, reads_labels, adapted = "", {"likeliest", "any_right"}, None
     try:
-        weights["own"], reads = own_weights(run, images, checkpoint, logits)
+        own, reads = own_weights(run, images, checkpoint, logits)
+        weights |= {"own_mean": own.mean(dim=0).expand_as(own), "own": own}
+        right = logits.argmax(dim=2) == images.labels[:, None]
+        adapted = adaptivity(own, images.labels, right, names, images.classes)
         if reads is not None:
-            reads_labels.add("own")
+            reads_labels |= {"own_mean", "own"}
             because = f"The weighting {reads} needs the labels, which an ensemble must not use."
     except UserError as error:
-        because = absent["own"] = error.what
+        because = error.what
+        absent |= dict.fromkeys(("own_mean", "own"), because)
     try:
         weights |= {name: each.expand_as(uniform) for name, each in fitted_weights(run, images).items()}
     except UserError as error:
@@ -66,6 +71,7 @@ def mixed_teachers(
         mean_weight=by_name(names, used),
         mixtures=mixtures,
         absent=absent,
+        adaptivity=adapted,
     )
     return ensemble(logits, used, mixture), about
 

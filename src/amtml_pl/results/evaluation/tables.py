@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.runs.evaluation import MIXTURES, ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
+from amtml_pl.runs.evaluation import (
+    MIXTURES,
+    Adaptivity,
+    ClassAccuracy,
+    CorruptedAccuracy,
+    Ensemble,
+    Evaluation,
+)
 from amtml_pl.system.console import console, counted
 
 COLUMNS = {
@@ -38,6 +46,8 @@ def print_evaluation(found: Evaluation, teachers: tuple[str, ...]) -> None:
     if found.ensemble is not None:
         print_mixtures(found, found.ensemble)
         print_ensemble(found.ensemble)
+        if (adapted := found.ensemble.adaptivity) is not None:
+            print_adaptivity(adapted)
     for name, reason in found.left_out.items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
     if (speed := found.latency) is not None:
@@ -86,14 +96,14 @@ def print_mixtures(found: Evaluation, about: Ensemble) -> None:
     for name, acc, nll in rows:
         table.add_row(escape(name), f"{acc:.4f}", f"{acc - equal:+.4f}", "" if nll is None else f"{nll:.4f}")
     console.print(table)
-    for name, reason in about.absent.items():
-        console.print(f"  {escape(f'left out: {MIXTURES[name]}: {reason}')}")
+    for names, reason in about.left_out():
+        console.print(f"  {escape(f'left out: {names}: {reason}')}")
 
 
 def named(name: str, about: Ensemble) -> str:
     """Return the name of a mixture, with its weighting or teacher in brackets."""
     found, notes = about.mixtures[name], []
-    if name == "own":
+    if name in ("own", "own_mean"):
         notes.append(str(about.weighting).rpartition(".")[2])
     if name == "best_single":
         notes.append(max(found.mean_weight, key=found.mean_weight.__getitem__))
@@ -109,6 +119,25 @@ def print_ensemble(about: Ensemble) -> None:
     mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about.mean_weight.items())
     because = f"; {about.because}" if about.because else ""
     text = f"ensemble: {about.mixture} mixed by {whose}, mean weights {mean}{because}"
+    console.print(f"  {escape(text)}")
+
+
+def print_adaptivity(about: Adaptivity) -> None:
+    """Print how much the weights per image vary, with what, and whether right teachers get more."""
+    if about.between_classes is None:
+        console.print("  weights per image: equal for all images")
+        return
+    text = (
+        f"weights per image: {about.deviation:.4f} from the mean weights (root mean square), "
+        f"{about.between_classes:.1%} of the variance is between classes; "
+        f"{math.exp(about.entropy):.2f} effective teachers of {len(about.teachers)}"
+    )
+    if about.right is not None:
+        text += (
+            f"; on the {about.disputed:.1%} of the images with right and wrong teachers, "
+            f"the right ones have {about.right:.4f} of the weight (with the mean weights "
+            f"{about.right_constant:.4f})"
+        )
     console.print(f"  {escape(text)}")
 
 
