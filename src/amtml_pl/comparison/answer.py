@@ -25,27 +25,36 @@ def answer(problem: Problem, metric: str) -> str:
 
 
 def sentences(problem: Problem, metric: str) -> Iterator[str]:
-    """Yield the sentences of `answer`."""
+    """Yield the sentences of `answer`; the first one has the distance from the next group."""
     best, *others = problem.groups
+    pairs = differences(problem.groups, metric)
     n = len(best.by_seed(metric))
-    yield f"{best.name} has the best mean {metric}: {best.estimate(metric)} (n = {n})."
+    following = distance(others[0], pairs[0]) if others else ""
+    yield f"{best.name} has the best mean {metric}: {best.estimate(metric)} (n = {n}){following}."
+    yield from compared(problem, metric, pairs)
     if best.unequal:
         yield f"Its budget is unequal: {'; '.join(best.unequal)}."
-    if others:
-        yield from compared(problem, metric)
     baseline, paired = problem.baseline, best.against_baseline
     if baseline is not None and paired is not None and baseline not in problem.groups[:2]:
         yield f"From the baseline {baseline.name} it differs by {paired.difference()}."
 
 
-def compared(problem: Problem, metric: str) -> Iterator[str]:
-    """Yield sentences on the tests of the best group, and on the group after it."""
+def distance(following: Group, paired: PairedDifference) -> str:
+    """Return how far the best group is from the next one; empty if they share no seed."""
+    if paired.mean is None:
+        return ""
+    p = "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
+    error = "" if paired.error is None else f" ± {paired.error:.4f}"
+    return f", {paired.mean:+.4f}{error} from the next one, {following.name}{p}"
+
+
+def compared(problem: Problem, metric: str, pairs: Sequence[PairedDifference]) -> Iterator[str]:
+    """Yield sentences on the tests of the best group against each other one."""
     sign = -1 if is_smaller_better(metric) else 1
     better: list[Group] = []
     worse: list[Group] = []
     alike: list[Group] = []
     untested: list[Group] = []
-    pairs = differences(problem.groups, metric)
     for group, paired in zip(problem.groups[1:], pairs, strict=True):
         if paired.mean is None or paired.holm is None:
             untested.append(group)
@@ -54,19 +63,13 @@ def compared(problem: Problem, metric: str) -> Iterator[str]:
         else:
             (better if sign * paired.mean > 0 else worse).append(group)
     if better:
-        others = counted(len(pairs), "other group")
-        yield f"It is better than {len(better)} of {others} (paired t-tests, p by Holm below {LEVEL:g})."
+        yield f"It is better than {names(better)} (paired t-tests, p by Holm below {LEVEL:g})."
     if worse:
         yield f"On the seeds that they share, it is worse than {names(worse)}."
     if alike:
         yield f"The tests do not separate it from {names(alike)}."
     if untested:
         yield f"No test compares it with {names(untested)}."
-    following, paired = problem.groups[1], pairs[0]
-    if paired.mean is not None:
-        p = "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
-        difference = f"{paired.mean:+.4f}" + ("" if paired.error is None else f" ± {paired.error:.4f}")
-        yield f"From {following.name}, the next one, it differs by {difference}{p}."
 
 
 def differences(groups: Sequence[Group], metric: str) -> list[PairedDifference]:
