@@ -69,7 +69,9 @@ def test_the_event_file_holds_all_metrics_of_the_run(watched):
         for kind in ("agreement_label", "agreement_student", "weight_entropy"):
             assert set(curve(found, f"teacher/{name}/{kind}")) == {0, 1}
         assert [each.step for each in found.Histograms(f"teacher/{name}/weights")] == [0, 1]
-        assert found.Histograms(f"teacher/{name}/weights")[0].histogram_value.num == 100
+        weights = found.Histograms(f"teacher/{name}/weights")[0].histogram_value
+        assert (weights.num, sum(weights.bucket)) == (100, 100)
+        assert (weights.min, weights.max, len(weights.bucket)) == (0.0, 1.0, 40)  # the same axis for all
     assert set(curve(found, "ensemble/val/acc")) == {0, 1}
     parts = [curve(found, f"teacher/{name}/weight_entropy")[1] for name in ("vgg8_quarter", "resnet8")]
     assert sum(parts) == pytest.approx(curve(found, "ensemble/weight_entropy")[1], rel=1e-5)
@@ -134,6 +136,7 @@ def test_the_table_of_hyperparameters_has_the_final_metrics(watched):
     typed = hyperparameters(record.replaced(command=f"python -m amtml_pl.train {swept}"), None)
     assert typed["overrides"] == "weighting.lr=0.1 data.train_size=5 loop.period=3"
     assert typed.keys() == values.keys()
+    assert sorted(values)[:5] == ["experiment", "loss", "method", "overrides", "seed"]  # which are shown
 
 
 def test_the_weights_by_class_are_kept_for_every_epoch(watched):

@@ -86,8 +86,14 @@ class TensorBoard(Logger):
             self.opened.add_scalar(tag, value, epoch)
 
     def histogram(self, tag: str, values: Tensor, epoch: int) -> None:
-        """Write the distribution of values in [0, 1]."""
-        self.opened.add_histogram(tag, values.numpy(), epoch, bins=BINS)
+        """Write the distribution of values in [0, 1], on an axis from 0 to 1."""
+        numbers = values.double().clamp(0, 1).numpy()
+        counts, limits = np.histogram(numbers, bins=BINS)
+        # add_histogram would end the axis at the data, so that teachers could not be compared.
+        self.opened.add_histogram_raw(
+            tag, min=0.0, max=1.0, num=len(numbers), sum=numbers.sum(), sum_squares=numbers @ numbers,
+            bucket_limits=limits[1:].tolist(), bucket_counts=counts.tolist(), global_step=epoch,
+        )  # fmt: skip
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
         """Write a figure as an image."""

@@ -53,9 +53,8 @@ def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
 def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float]:
     """Return what distinguishes runs; numbers stay numbers, for sorting and plotting."""
     budget, typed = about.budget, overrides_of(about.command)
-    # TensorBoard sorts the columns by name and shows the first five; the first run defines them.
+    # TensorBoard sorts the columns by name and shows the first five. The first run defines the columns.
     return {
-        "dataset": about.dataset.name,
         "experiment": str(about.experiment),
         "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in about.loss.items()),
         "method": value_of("method", typed) or "of the experiment",
@@ -64,6 +63,7 @@ def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float
         "student": last_part(about.student.network),
         "teachers": ", ".join(about.teachers) or "none",
         "temperature": float(about.temperature),
+        "training/dataset": about.dataset.name,
         "training/batch_size": float(budget["batch_size"] or 0),
         "training/epochs": float(budget["epochs"] or 0),
         "training/lr": lr or 0.0,
