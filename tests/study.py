@@ -1,6 +1,8 @@
 """Run folders as `amtml_pl.train` writes them."""
 
+from amtml_pl.comparison.adaptivity_table import adapted_groups
 from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.evaluated_runs import evaluated
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
@@ -110,5 +112,8 @@ def problem_of(folder, metric="test/acc"):
 
 def figures(folder, metric="test/acc", broken=None):
     """Return the figures of a folder's only problem, by kind."""
-    found = figures_of(problem_of(folder, metric), metric, [] if broken is None else broken)
+    problem = problem_of(folder, metric)
+    evaluations = evaluated(problem)
+    adapted = adapted_groups(evaluations) if evaluations else []
+    found = figures_of(problem, metric, [] if broken is None else broken, adapted)
     return {figure.kind: figure for figure in found}

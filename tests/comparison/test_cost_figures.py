@@ -20,7 +20,7 @@ def test_methods_cost_the_same_whichever_came_first_and_built_the_cache(tmp_path
             write_run(tmp_path / f"{method}{seed}", "small", seed, 0.6, typed=f"method={method}",
                       timing={"fit_seconds": 60.0, "cache_build_seconds": built})  # fmt: skip
     figure = figures(tmp_path)["cost"]
-    assert figure.variants[0].traces[0]["x"] == [1.0, 1.0]
+    assert [trace["x"] for trace in figure.variants[0].traces] == [[1.0], [1.0]]
     assert "do not include the 10.0 minutes for building the cache" in figure.description
 
 
@@ -31,7 +31,7 @@ def test_the_better_side_is_where_the_metric_is_better(tmp_path, metric, better)
     assert f"{better} and further left is better" in figures(tmp_path, metric)["cost"].description
 
 
-def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_path):
+def test_of_many_groups_the_legend_has_the_best_the_baseline_and_the_unbeaten(tmp_path):
     cost = {0: 9, 5: 4, 7: 3, 12: 1}  # minutes by rank, best first; all others take 10
     for rank in range(14):
         write_run(tmp_path / f"{rank}", "small", 0, 0.9 - rank / 100, typed=f"method=m{rank}",
@@ -39,8 +39,11 @@ def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_
     problem = problem_of(tmp_path)
     compare_with([problem], "m9", "test/acc")
     figure = cost_against_accuracy(problem, "test/acc")
-    assert [name for name in figure.variants[0].traces[0]["text"] if name] == ["m0", "m5", "m7", "m9", "m12"]
-    assert "Labels mark the best group, the baseline" in figure.description
+    traces = figure.variants[0].traces
+    assert [trace["name"] for trace in traces if trace["showlegend"]] == ["m0", "m5", "m7", "m9", "m12"]
+    assert "The legend has the best group, the baseline" in figure.description
+    marks = [(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in traces]
+    assert len(set(marks)) == len(traces)
 
 
 def test_the_caption_gives_the_passes_of_teachers_that_were_made_and_those_of_live_runs(tmp_path):

@@ -4,33 +4,15 @@ import json
 
 import pytest
 
+from amtml_pl.comparison.evaluated_runs import evaluated
 from amtml_pl.comparison.markdown import markdown
-from amtml_pl.comparison.mixture_table import COLUMNS, mixture_table
+from amtml_pl.comparison.mixture_table import mixture_tables
 from amtml_pl.comparison.page import page
+from evaluations import evaluation, write_evaluation
 from study import problem_of, write_run
 
 TEACHERS = {"teachers": {"a": {}, "b": {}}}
 VALUES = {"uniform": 0.70, "per_teacher": 0.71, "best_single": 0.69, "likeliest": 0.90, "any_right": 0.92}
-
-
-def evaluation(seed, values, *, student=0.75, absent=(), reads_labels=False, digest="d" * 64, **changes):
-    """Return the fields of an evaluation; the likelihood of a mixture is 1 minus its accuracy."""
-    mixtures = {
-        name: {"acc": acc, "nll": None if name == "any_right" else 1 - acc, "mean_weight": {},
-               "reads_labels": reads_labels and name == "own"}
-        for name, acc in values.items()
-    }  # fmt: skip
-    ensemble = {
-        "weights": "own", "weighting": "x", "because": "", "mixture": "probabilities", "temperature": 4.0,
-        "mean_weight": {}, "mixtures": mixtures, "absent": dict(absent),
-    }  # fmt: skip
-    return {
-        "format": 3, "experiment": "x", "seed": seed, "checkpoint": "best", "weights_digest": "w",
-        "split": "test", "dataset": {"name": "digits", "digest": digest, "images": 100, "own": True},
-        "device": "cpu", "metrics": {"test/acc": student, "test/nll": 0.5}, "ensemble": ensemble,
-        "classes": {}, "left_out": {"latency": "latency=false"}, "latency": None,
-        "size": {"parameters": 1, "macs": 1, "bytes": 1}, **changes,
-    }  # fmt: skip
 
 
 def write_evaluated(folder, method, own, **more):
@@ -40,20 +22,27 @@ def write_evaluated(folder, method, own, **more):
         values = {name: acc + 0.02 * seed for name, acc in VALUES.items()}
         values |= {} if value is None else {"own": value}
         found = evaluation(seed, values, **more)
-        (folder / f"{method}{seed}" / "evaluate.json").write_text(json.dumps(found))
+        write_evaluation(folder / f"{method}{seed}", found)
 
 
 def rows_of(folder):
     """Return the cells by group and measure."""
-    rows = mixture_table(problem_of(folder)).rows
-    return {(row[0], row[2]): dict(zip(COLUMNS, row, strict=True)) for row in rows}
+    rows = {}
+    for table in mixture_tables(evaluated(problem_of(folder))):
+        for row in table.rows:
+            rows[row[0], table.caption] = dict(zip(table.columns, row, strict=True))
+    return rows
+
+
+def notes_of(folder):
+    return evaluated(problem_of(folder)).notes
 
 
 def test_a_group_has_the_mean_of_every_mixture_and_the_gains_over_equal_weights(tmp_path):
     write_evaluated(tmp_path, "amtml", (0.74, 0.78))
     write_run(tmp_path / "ce", "x", 0, 0.6, typed="method=ce")
     assert rows_of(tmp_path)["amtml", "accuracy"] == {
-        "group": "amtml", "n": "2", "measure": "accuracy", "student": "0.7500 ± 0.0000",
+        "group": "amtml", "n": "2", "student": "0.7500 ± 0.0000",
         "equal weights": "0.7100 ± 0.0141", "one weight per teacher": "0.7200 ± 0.0141",
         "best single teacher": "0.7000 ± 0.0141", "weights per image": "0.7600 ± 0.0283",
         "likeliest teacher per image": "0.9100 ± 0.0141", "any teacher right": "0.9300 ± 0.0141",
@@ -61,7 +50,7 @@ def test_a_group_has_the_mean_of_every_mixture_and_the_gains_over_equal_weights(
         "won per image": "+0.0500 ± 0.0141",
     }  # fmt: skip
     likelihood = rows_of(tmp_path)["amtml", "NLL"]
-    assert likelihood["any teacher right"] == ""
+    assert "any teacher right" not in likelihood
     assert likelihood["to win"] == "+0.2000 ± 0.0000"  # of the likeliest teacher; a gain is a smaller NLL
     assert likelihood["won per image"] == "+0.0500 ± 0.0141"
     assert rows_of(tmp_path).keys() == {("amtml", "accuracy"), ("amtml", "NLL")}
@@ -74,18 +63,16 @@ def test_weights_that_read_labels_are_marked_and_missing_ones_have_a_reason(tmp_
     assert found["camkd", "accuracy"]["weights per image"] == "0.8000 ± 0.0000 (reads labels)"
     assert found["camkd", "accuracy"]["won per image"] == "+0.0900 ± 0.0141 (reads labels)"
     assert found["mmkd", "accuracy"]["weights per image"] == ""
-    notes = mixture_table(problem_of(tmp_path)).notes
-    assert notes == ["mmkd: weights per image left out: computed only during training"]
+    assert notes_of(tmp_path) == ["mmkd: weights per image left out: computed only during training"]
 
 
 def test_a_missing_evaluation_has_the_command_that_makes_it(tmp_path):
     write_evaluated(tmp_path, "avg", (0.7, 0.72))
     (tmp_path / "avg0" / "evaluate.json").unlink()
-    (tmp_path / "avg1" / "evaluate.json").write_text(json.dumps({"format": 2}))
-    table = mixture_table(problem_of(tmp_path))
-    assert table.rows == []
-    older, command = table.notes
-    assert "avg1/evaluate.json has format 2 (expected 3)" in older
+    (tmp_path / "avg1" / "evaluate.json").write_text(json.dumps({"format": 3}))
+    assert rows_of(tmp_path) == {}
+    older, command = notes_of(tmp_path)
+    assert "avg1/evaluate.json has format 3 (expected 4)" in older
     assert command == (
         f"2 runs have no evaluation. Command for the first one: "
         f"python -m amtml_pl.evaluate latency=false run={tmp_path}/avg0"
@@ -95,7 +82,7 @@ def test_a_missing_evaluation_has_the_command_that_makes_it(tmp_path):
 def test_one_missing_evaluation_is_one_run(tmp_path):
     write_evaluated(tmp_path, "avg", (0.7, 0.72))
     (tmp_path / "avg0" / "evaluate.json").unlink()
-    (note,) = mixture_table(problem_of(tmp_path)).notes
+    (note,) = notes_of(tmp_path)
     assert note.startswith("1 run has no evaluation. ")
 
 
@@ -105,13 +92,13 @@ def test_an_evaluation_of_the_last_epoch_counts_only_if_the_run_selects_it(tmp_p
     write_run(
         tmp_path / "avg0", "x", 0, 0.75, typed="method=avg", budget={"selection": selection}, **TEACHERS
     )
-    table = mixture_table(problem_of(tmp_path))
+    notes = notes_of(tmp_path)
     if selection == "last":
-        assert (len(table.rows), table.notes) == (2, [])
+        assert (len(rows_of(tmp_path)), notes) == (2, [])
     else:
-        assert table.rows == []
-        assert table.notes[0] == f"{tmp_path}/avg0/evaluate.json is not of this run's selected epoch."
-        assert "python -m amtml_pl.evaluate" in table.notes[1]
+        assert rows_of(tmp_path) == {}
+        assert notes[0] == f"{tmp_path}/avg0/evaluate.json is not of this run's selected epoch."
+        assert "python -m amtml_pl.evaluate" in notes[1]
 
 
 @pytest.mark.parametrize(
@@ -123,21 +110,30 @@ def test_an_evaluation_of_other_images_or_another_run_is_not_used(tmp_path, chan
     digest = changes.get("digest")
     changed = {"dataset": found["dataset"] | ({"digest": digest} if digest else changes.get("dataset", {}))}
     changed |= {name: value for name, value in changes.items() if name in ("seed", "split")}
-    (tmp_path / "avg0" / "evaluate.json").write_text(json.dumps(found | changed))
-    table = mixture_table(problem_of(tmp_path))
-    assert table.rows == []
-    assert "is not of this run's test images" in table.notes[0]
+    write_evaluation(tmp_path / "avg0", found | changed)
+    assert rows_of(tmp_path) == {}
+    assert "is not of this run's test images" in notes_of(tmp_path)[0]
 
 
 def test_teachers_that_were_not_evaluated_are_named(tmp_path):
     write_evaluated(tmp_path, "avg", (0.7,), ensemble=None, left_out={"ensemble": "1 of 2 teachers"})
-    assert mixture_table(problem_of(tmp_path)).notes == ["avg: ensemble left out: 1 of 2 teachers"]
+    assert notes_of(tmp_path) == ["avg: ensemble left out: 1 of 2 teachers"]
 
 
 def test_runs_without_teachers_have_no_table(tmp_path):
     write_run(tmp_path / "ce", "x", 0, 0.6, typed="method=ce")
-    assert mixture_table(problem_of(tmp_path)) is None
+    assert evaluated(problem_of(tmp_path)) is None
     assert "What decides?" not in markdown([problem_of(tmp_path)], "test/acc")
+
+
+def test_mixtures_that_do_not_depend_on_the_method_are_a_line_below_the_table(tmp_path):
+    write_evaluated(tmp_path, "amtml", (0.74, 0.78))
+    write_evaluated(tmp_path, "avg", (0.70, 0.72))
+    accuracy, likelihood = mixture_tables(evaluated(problem_of(tmp_path)))
+    assert accuracy.columns == ["group", "weights per image", "won per image"]
+    assert accuracy.equal.startswith("Equal in all groups: n 2, student 0.7500 ± 0.0000, to win +0.2200 ± ")
+    assert (accuracy.caption, likelihood.caption) == ("accuracy", "NLL")
+    assert likelihood.equal in markdown([problem_of(tmp_path)], "test/acc")
 
 
 def test_page_and_markdown_have_the_table_and_its_notes(tmp_path):
@@ -145,7 +141,8 @@ def test_page_and_markdown_have_the_table_and_its_notes(tmp_path):
     found = problem_of(tmp_path)
     text, html = markdown([found], "test/acc"), page([found], [], tmp_path, "test/acc", [])
     assert "### What decides?" in text
-    assert "| a&lt;b | 2 | accuracy | 0.7500 ± 0.0000 | 0.7100 ± 0.0141 |" in text
+    assert "accuracy:\n\n| group | n | student | to win |" in text
+    assert "| a&lt;b | 2 | 0.7500 ± 0.0000 | +0.2200 ± 0.0000 |" in text
     assert "one weight per teacher left out: no &lt;images&gt;" in text
-    assert '<tr><th scope="row">a&lt;b</th><td class="number">2</td><td class="number">accuracy</td>' in html
+    assert '<tr><th scope="row">a&lt;b</th><td class="number">2</td><td class="number">0.7500' in html
     assert "<li>a&lt;b: one weight per teacher left out: no &lt;images&gt;</li>" in html

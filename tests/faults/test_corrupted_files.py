@@ -36,7 +36,7 @@ def compared(folder):
     runs = find_runs(folder, "test/acc")
     broken = []
     figures = [repr(figure) for problem in problems_of(runs.compared, "test/acc")
-               for figure in figures_of(problem, "test/acc", broken)]  # fmt: skip
+               for figure in figures_of(problem, "test/acc", broken, [])]  # fmt: skip
     if broken:
         raise UserError(f"{broken[0][0]} {broken[0][1]}")
     return {"runs": repr(runs.compared), "left out": repr(runs.left_out), "figures": figures}

@@ -7,6 +7,7 @@ from selenium.webdriver.chrome.service import Service
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.page import page
+from evaluations import adaptivity, evaluation, write_evaluation
 from study import problems_in, write_study, write_whole
 
 
@@ -22,6 +23,8 @@ def report(tmp_path_factory):
         typed = f"temperature={temperature} coef.kd={kd}"
         varied = {"typed": typed, "temperature": temperature, "kd": kd}
         write_whole(folder / typed, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), **varied)
+    found = evaluation(0, {"own_mean": 0.7, "own": 0.7}, adaptivity=adaptivity({"cat": 0.2, "dog": 0.6}))
+    write_evaluation(folder / "amtml-0", found)
     file, left_out = folder / "report.html", find_runs(folder, "test/acc").left_out
     file.write_text(page(problems_in(folder, "ce"), left_out, folder, "test/acc", []))
     return file

@@ -11,7 +11,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1400,1000",
 )  # fmt: skip
-KINDS = ["accuracy", "sweep", "curves", "weights", "classes", "cost"]
+KINDS = ["accuracy", "sweep", "curves", "weights", "classes", "spread", "cost"]
 EVIL = "<img src=x onerror=window.stolen=1>"
 
 NEEDS_BROWSER = [

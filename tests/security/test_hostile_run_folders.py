@@ -58,7 +58,7 @@ def use(folder):
 def report(folder):
     problems = problems_of(find_runs(folder.path, "test/acc").compared, "test/acc")
     for problem in problems:
-        harmless_json([figure.variants[0].traces for figure in figures_of(problem, "test/acc", [])])
+        harmless_json([figure.variants[0].traces for figure in figures_of(problem, "test/acc", [], [])])
     latex(problems, "test/acc")
     csv_of_runs(problems)
     csv_of_groups(problems, "test/acc")

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from amtml_pl.comparison.estimates import Estimate, can_be_averaged
 from amtml_pl.comparison.figure import (
     COLOUR_OF_SEEDS,
+    COLOURS,
+    LEGEND_BESIDE,
     Frame,
     PageFigure,
+    Trace,
     Variant,
     axis,
     colour,
@@ -20,6 +23,7 @@ from amtml_pl.comparison.groups import Problem, is_smaller_better
 from amtml_pl.comparison.tables import mean_seconds, minutes
 
 MOST_LABELS = 12
+SYMBOLS = ("circle", "square", "diamond", "cross")  # for more groups than colours
 
 
 def cost_against_accuracy(problem: Problem, metric: str) -> PageFigure:
@@ -37,32 +41,42 @@ def cost_against_accuracy(problem: Problem, metric: str) -> PageFigure:
         f"including {mean_seconds(group, 'teacher_seconds'):.1f} s for teacher outputs"
         for group, estimate, cost in zip(problem.groups, estimates, costs, strict=True)
     ]
-    trace = {
-        "type": "scatter", "mode": "markers+text", "x": costs, "y": [estimate.mean for estimate in estimates],
-        "error_y": {"type": "data", "array": [estimate.half_width or 0 for estimate in estimates],
-                    "thickness": 1, "width": 3, "color": COLOUR_OF_SEEDS},
-        "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
-        "text": [name if number in labelled else "" for number, name in enumerate(names)],
-        "textposition": ["middle left" if x > max(costs) / 2 else "middle right" for x in costs],
-        "customdata": [escape_html(text) for text in texts],
-        "hovertemplate": "%{customdata}<extra></extra>",
-    }  # fmt: skip
+    traces: list[Trace] = [
+        {
+            "type": "scatter", "mode": "markers", "name": name, "x": [cost], "y": [estimate.mean],
+            "error_y": {"type": "data", "array": [estimate.half_width or 0], "thickness": 1, "width": 3,
+                        "color": COLOUR_OF_SEEDS},
+            "marker": {"size": 10, "color": colour(number), "symbol": symbol(number)},
+            "showlegend": number in labelled,
+            "hovertemplate": f"{escape_html(text)}<extra></extra>",
+        }
+        for number, (name, cost, estimate, text) in enumerate(
+            zip(names, costs, estimates, texts, strict=True)
+        )
+    ]  # fmt: skip
     frame = Frame.of(estimates)
     layout = {
         "xaxis": axis("minutes of a fit", rangemode="tozero"),
         "yaxis": axis(metric, range=frame.range),
-        "showlegend": False,
+        "showlegend": True,
+        "legend": LEGEND_BESIDE,
     }
     better = "Lower" if is_smaller_better(metric) else "Higher"
-    some = " Labels mark the best group, the baseline, and groups that no other group beats in both values."
+    some = " The legend has the best group, the baseline, and groups that no other one beats in both values."
     return PageFigure(
         "cost",
         f"Cost against {metric}",
         f"Mean minutes of a fit, including the time for teacher outputs, and mean {metric} with its 95 % "
         f"interval. {better} and further left is better.{frame.note}"
         f"{some if len(labelled) < len(names) else ''}{cost_of_teachers(problem)}",
-        [Variant("", [trace], layout)],
+        [Variant("", traces, layout)],
+        is_wide=True,
     )
+
+
+def symbol(number: int) -> str:
+    """Return the symbol of a group, by its number from 0."""
+    return SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
 
 
 def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:

@@ -17,6 +17,7 @@ COLOURS = ("#3b7dd8", "#e07b39", "#2a9d6f", "#c94f7c", "#8a63d2", "#b8952b", "#3
 DASHES = ("solid", "dash", "dot", "dashdot")
 COLOUR_OF_SEEDS = "#8a94a3"
 LONGEST_NAME = 44
+LEGEND_BESIDE = {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}  # of a wide figure
 
 
 @dataclass(frozen=True)

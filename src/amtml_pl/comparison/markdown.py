@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from amtml_pl.comparison.adaptivity_table import LEGEND as ADAPTIVITY_LEGEND
+from amtml_pl.comparison.adaptivity_table import adapted_groups, adaptivity_table, class_tables, constant
 from amtml_pl.comparison.answer import answer
+from amtml_pl.comparison.evaluated_runs import Evaluated, evaluated
 from amtml_pl.comparison.groups import Problem
-from amtml_pl.comparison.mixture_table import COLUMNS, MixtureTable, mixture_table
 from amtml_pl.comparison.mixture_table import LEGEND as MIXTURES_LEGEND
+from amtml_pl.comparison.mixture_table import mixture_tables
 from amtml_pl.comparison.origin import command, commits
-from amtml_pl.comparison.tables import LEGEND, kept_apart, leaderboard, one_line
+from amtml_pl.comparison.tables import LEGEND, ShownTable, kept_apart, leaderboard, one_line
 
 ESCAPES = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;",
            **{character: f"\\{character}" for character in "\\`*_[]~$"}}  # fmt: skip
@@ -33,20 +36,39 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
         parts.append(table([*found.columns, "commit", "command"], rows))
         if found.equal:
             parts.append(f"{in_markdown(found.equal)}\n")
-        if mixtures := mixture_table(problem):
-            parts.append(what_decides(mixtures))
+        if found_in_evaluations := evaluated(problem):
+            parts += of_evaluations(found_in_evaluations)
     parts.append(f"{LEGEND}\n")
     if left_out:
         parts.append("".join(["## Left out\n\n", *(f"- {in_markdown(each)}\n" for each in left_out)]))
     return "\n".join(parts)
 
 
-def what_decides(mixtures: MixtureTable) -> str:
-    """Return the table of the teachers' mixtures, and what is missing."""
-    lines = table(COLUMNS, [[*map(in_markdown, row)] for row in mixtures.rows]) if mixtures.rows else ""
-    notes = "".join(f"- {in_markdown(each)}\n" for each in mixtures.notes)
-    shown = "\n".join(part for part in (lines, f"{MIXTURES_LEGEND}\n" if lines else "", notes) if part)
-    return f"### What decides?\n\n{shown}"
+def of_evaluations(found: Evaluated) -> Iterator[str]:
+    """Yield the tables of the teachers' mixtures and of their weights, and what is missing."""
+    groups = adapted_groups(found)
+    adaptivity, sentence, mixtures = adaptivity_table(groups), constant(groups), mixture_tables(found)
+    yield "### What decides?\n"
+    yield from map(plain_table, mixtures)
+    if mixtures:
+        yield f"{MIXTURES_LEGEND}\n"
+    if adaptivity or sentence:
+        yield "### Do the weights adapt?\n"
+    if sentence:
+        yield f"{in_markdown(sentence)}\n"
+    if adaptivity:
+        yield plain_table(adaptivity)
+        yield f"{ADAPTIVITY_LEGEND}\n"
+        yield from map(plain_table, class_tables(groups))
+    if found.notes:
+        yield "".join(f"- {in_markdown(each)}\n" for each in found.notes)
+
+
+def plain_table(shown: ShownTable) -> str:
+    """Return a table with its caption above it and what is equal below it."""
+    lines = table(shown.columns, [[*map(in_markdown, row)] for row in shown.rows])
+    above, below = (in_markdown(text) for text in (shown.caption, shown.equal))
+    return "\n".join(part for part in (above and f"{above}:\n", lines, below and f"{below}\n") if part)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,14 +13,18 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from amtml_pl.comparison.accuracy_figure import accuracy_by_group
-from amtml_pl.comparison.answer import answer
+from amtml_pl.comparison.adaptivity_figure import weights_within_classes
+from amtml_pl.comparison.adaptivity_table import LEGEND as ADAPTIVITY_LEGEND
+from amtml_pl.comparison.adaptivity_table import Adapted, adapted_groups, adaptivity_table, constant
+from amtml_pl.comparison.answer import sentences
 from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
+from amtml_pl.comparison.evaluated_runs import evaluated
 from amtml_pl.comparison.figure import PageFigure
 from amtml_pl.comparison.found_runs import LeftOut, relative_name
 from amtml_pl.comparison.groups import Problem
-from amtml_pl.comparison.mixture_table import COLUMNS, mixture_table
 from amtml_pl.comparison.mixture_table import LEGEND as MIXTURES_LEGEND
+from amtml_pl.comparison.mixture_table import mixture_tables
 from amtml_pl.comparison.sweep_figure import metric_by_swept_setting
 from amtml_pl.comparison.tables import LEGEND, leaderboard
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
@@ -49,10 +53,9 @@ def page(
         loader=PackageLoader("amtml_pl.comparison", "template"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    figures = [figures_of(problem, metric, broken) for problem in problems]
-    sections = [section(*each, metric) for each in zip(problems, figures, strict=True)]
+    sections = [section(problem, metric, broken) for problem in problems]
     drawn = {f"{figure.kind}-{number}": [asdict(variant) for variant in figure.variants]
-             for number, own in enumerate(figures) for figure in own}  # fmt: skip
+             for number, own in enumerate(sections) for figure in own["figures"]}  # fmt: skip
     return environment.get_template("page.html").render(
         folder=str(folder),
         metric=metric,
@@ -61,16 +64,19 @@ def page(
         left_out=[{"folder": relative_name(out.folder, folder), "reason": out.reason} for out in left_out],
         broken=[{"file": str(file), "reason": reason} for file, reason in broken],
         legend=LEGEND,
-        mixture_columns=COLUMNS,
         mixture_legend=MIXTURES_LEGEND,
+        adaptivity_legend=ADAPTIVITY_LEGEND,
         figures=Markup(harmless_json(drawn)),  # noqa: S704 - it has no character that ends a script
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - the library itself
     )
 
 
-def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dict[str, Any]:
+def section(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> dict[str, Any]:
     """Return the template's values for a problem."""
     found, rows = leaderboard(problem, metric), []
+    evaluations = evaluated(problem)
+    adapted = adapted_groups(evaluations) if evaluations else []
+    first, *others = sentences(problem, metric)
     for group, texts in zip(problem.groups, found.rows, strict=True):
         own = group.estimate(metric)
         values: dict[str, float] = {}  # sort keys by the beginning of a column's name
@@ -87,17 +93,23 @@ def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dic
         rows.append(row)
     return {
         "title": problem.title,
-        "answer": answer(problem, metric),
+        "answer": first,
+        "tests": " ".join(others),
         "equal": found.equal,
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
         "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in found.columns],
         "rows": rows,
-        "mixtures": mixture_table(problem),
-        "figures": figures,
+        "evaluated": evaluations,
+        "mixtures": mixture_tables(evaluations) if evaluations else [],
+        "adaptivity": adaptivity_table(adapted),
+        "constant": constant(adapted),
+        "figures": figures_of(problem, metric, broken, adapted),
     }
 
 
-def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[PageFigure]:
+def figures_of(
+    problem: Problem, metric: str, broken: list[tuple[Path, str]], adapted: Sequence[Adapted]
+) -> list[PageFigure]:
     """Return all figures that have data."""
     curves = [curves_of(group, broken) for group in problem.groups]
     by_class = [
@@ -109,6 +121,7 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
         training_curves(problem, curves),
         weights_over_time(problem, curves),
         weights_by_class(by_class),
+        weights_within_classes(adapted),
         cost_against_accuracy(problem, metric),
     )
     return [figure for figure in found if figure.variants]

@@ -21,28 +21,36 @@ SAME_FOR_MANY = ("n", "epochs", "selection", "budget")  # columns that many stud
 
 
 @dataclass(frozen=True)
-class Leaderboard:
-    """The table of a problem, best group first.
+class ShownTable:
+    """A table of a problem, with a row for each group.
 
     Attributes:
         columns: their names, without those that are equal in all rows.
         rows: the cells of each group.
         equal: what such columns say; empty for a table with one row.
+        caption: what the numbers are, if the columns do not say it.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     equal: str
+    caption: str = ""
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Mapping[str, str]], may_be_equal: Sequence[str], caption: str = ""
+    ) -> ShownTable:
+        """Return the table of rows with the same columns; named ones are left out if they are equal."""
+        equal = [name for name in may_be_equal if len(rows) > 1 and len({row[name] for row in rows}) == 1]
+        shown = [name for name in rows[0] if name not in equal]
+        same = ", ".join(f"{name} {rows[0][name]}" for name in equal if rows[0][name])
+        sentence = f"Equal in all groups: {same}." if same else ""
+        return cls(shown, [[row[name] for name in shown] for row in rows], sentence, caption)
 
 
-def leaderboard(problem: Problem, metric: str) -> Leaderboard:
-    """Return the table of a problem; numbers are mean ± deviation."""
-    rows = [cells(group, problem, metric) for group in problem.groups]
-    equal = [name for name in SAME_FOR_MANY if len(rows) > 1 and len({row[name] for row in rows}) == 1]
-    shown = [name for name in rows[0] if name not in equal]
-    same = ", ".join(f"{name} {rows[0][name]}" for name in equal)
-    sentence = f"Equal in all groups: {same}." if same else ""
-    return Leaderboard(shown, [[row[name] for name in shown] for row in rows], sentence)
+def leaderboard(problem: Problem, metric: str) -> ShownTable:
+    """Return the main table of a problem, best group first; numbers are mean ± deviation."""
+    return ShownTable.of([cells(group, problem, metric) for group in problem.groups], SAME_FOR_MANY)
 
 
 def cells(group: Group, problem: Problem, metric: str) -> dict[str, str]:

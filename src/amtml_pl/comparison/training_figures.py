@@ -9,6 +9,7 @@ from amtml_pl.comparison.curves import MeanCurve, WeightsByClass
 from amtml_pl.comparison.figure import (
     COLOURS,
     DASHES,
+    LEGEND_BESIDE,
     PageFigure,
     Trace,
     Variant,
@@ -21,6 +22,7 @@ from amtml_pl.comparison.groups import Group, Problem
 
 GroupCurves = Sequence[Mapping[str, MeanCurve]]
 SHOWN_AT_FIRST = 6
+DARK_BLUES = [[0, "#16202e"], [1, "#3b7dd8"]]  # white numbers are legible on all of them
 MANY = 20  # classes: more are sorted, over the whole page and without gaps
 
 
@@ -36,7 +38,7 @@ def training_curves(problem: Problem, curves: GroupCurves) -> PageFigure:
                 is_shown = number < SHOWN_AT_FIRST or problem.groups[number].is_baseline
                 traces += with_range(name, of_group[metric], number, visible=is_shown)
         layout = {"xaxis": axis("epoch"), "yaxis": axis(metric), "height": 480, "showlegend": True,
-                  "legend": {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}}  # fmt: skip
+                  "legend": LEGEND_BESIDE}  # fmt: skip
         variants.append(Variant(metric, traces, layout))
     return PageFigure(
         "curves",
@@ -106,9 +108,11 @@ def class_map(weights: WeightsByClass) -> tuple[Sequence[Trace], Mapping[str, An
         order.sort(key=lambda number: (columns[number].index(max(columns[number])), -max(columns[number])))
     trace = {"type": "heatmap", "x": [classes[number] for number in order], "y": teachers,
              "z": [[row[number] for number in order] for row in weights.weights],
-             "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": 0 if is_many else 1, "ygap": 1,
-             "colorbar": {"title": {"text": "weight"}},
+             "colorscale": "Viridis" if is_many else DARK_BLUES, "zmin": 0, "zmax": 1,
+             "xgap": 0 if is_many else 1, "ygap": 1, "colorbar": {"title": {"text": "weight"}},
+             "texttemplate": "" if is_many else "%{z:.2f}", "textfont": {"color": "white"},
              "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
-    layout = {"xaxis": axis("class", type="category"), "yaxis": axis("", type="category"),
+    layout = {"xaxis": axis("class", type="category"),
+              "yaxis": axis("", type="category", autorange="reversed"),
               "height": 220 + 34 * len(teachers)}  # fmt: skip
     return [trace], layout

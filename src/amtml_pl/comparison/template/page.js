@@ -39,7 +39,6 @@ function narrowed({ traces, layout }) { // a variant with its legend below and s
     traces: traces.map((trace) => ({
       ...trace,
       ...(trace.colorbar && { colorbar: { ...trace.colorbar, orientation: "h", y: 1, yanchor: "bottom", thickness: 12 } }),
-      ...(trace.mode === "markers+text" && { text: trace.text.map(shortened) }),
     })),
     layout: {
       ...layout, yaxis, height: (layout.height || 420) + legend, margin: { l: 45, r: 10, t: 15, b: 45 },
