@@ -79,6 +79,7 @@ def test_what_is_equal_in_all_rows_is_a_sentence_and_not_a_column(tmp_path):
     found = leaderboard(problem, "test/acc")
     assert found.equal == "Equal in all groups: n 1, selection best."
     assert not {"n", "selection"} & {*found.columns}
+    assert "95 % interval" not in found.columns  # one seed each has none
     assert {"epochs", "budget"} <= {*found.columns}
     assert {len(row) for row in found.rows} == {len(found.columns)}
     assert found.equal in markdown([problem], "test/acc")

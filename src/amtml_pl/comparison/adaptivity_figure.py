@@ -11,7 +11,7 @@ from amtml_pl.runs.evaluation import WeightSpread
 
 
 def weights_within_classes(groups: Sequence[Adapted]) -> PageFigure:
-    """Return a figure of each teacher's weight over the test images of a class, of a chosen group."""
+    """Return a figure of the teachers' weights by class, of a chosen group."""
     layout = {"xaxis": axis("class", type="category"), "yaxis": axis("weight", range=[-0.02, 1.02]),
               "scattermode": "group", "showlegend": True}  # fmt: skip
     variants = [Variant(group.name, traces_of(spreads_of(group)), layout) for group in groups if group.varies]
@@ -28,7 +28,7 @@ def weights_within_classes(groups: Sequence[Adapted]) -> PageFigure:
 
 
 def traces_of(by_class: Mapping[str, Mapping[str, WeightSpread]]) -> list[Trace]:
-    """Return the points and lines of each teacher; many classes are sorted by their favoured teacher."""
+    """Return points and lines of each teacher; many classes are sorted."""
     places = [*by_class]
     if len(places) > MOST_CLASSES + 1:
         places.sort(key=lambda place: (place != ALL, *rank(by_class[place])))
@@ -50,6 +50,6 @@ def traces_of(by_class: Mapping[str, Mapping[str, WeightSpread]]) -> list[Trace]
 
 
 def rank(own: Mapping[str, WeightSpread]) -> tuple[int, float]:
-    """Return the number of the teacher with the largest mean weight, then the smaller for more weight."""
+    """Return a key that sorts by the favoured teacher, then by its weight."""
     means = [each.mean for each in own.values()]
     return means.index(max(means)), -max(means)

@@ -1,4 +1,4 @@
-"""Tabulate how the weights of the teachers depend on image and class, and what that gains."""
+"""Tabulate how the teachers' weights depend on image and class, and the gain."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def adaptivity_table(groups: Sequence[Adapted]) -> ShownTable | None:
 
 
 def constant(groups: Sequence[Adapted]) -> str:
-    """Return a sentence on the groups whose weights are equal for all images; empty without such."""
+    """Return a sentence on the groups with constant weights; empty without such."""
     names = [group.name for group in groups if not group.varies]
     return f"The weights are equal for all images: {', '.join(names)}." if names else ""
 
@@ -101,7 +101,7 @@ def row(group: Adapted) -> dict[str, str]:
 
 
 def class_tables(groups: Sequence[Adapted]) -> list[ShownTable]:
-    """Return a table of the weights by class for each group that varies and has few classes."""
+    """Return a table by class for each group that varies with few classes."""
     tables = []
     for group in groups:
         if group.varies and len(group.measured[0].classes) <= MOST_CLASSES:
@@ -115,7 +115,7 @@ def class_tables(groups: Sequence[Adapted]) -> list[ShownTable]:
 
 
 def spreads_of(group: Adapted) -> dict[str, dict[str, WeightSpread]]:
-    """Return the weights by class and teacher, each number the mean over the seeds; all images first."""
+    """Return the weights by class and teacher, as means over the seeds."""
     first = group.measured[0]
     places = {ALL: [each.teachers for each in group.measured]}
     places |= {
@@ -138,5 +138,5 @@ def mean_spread(spreads: Sequence[WeightSpread]) -> WeightSpread:
 
 
 def spread_text(spread: WeightSpread) -> str:
-    """Return ``0.61 (0.20 to 0.95)``: the mean, and the range of the middle 80 % of the images."""
+    """Return ``0.61 (0.20 to 0.95)``: mean, 10 % and 90 % quantile."""
     return f"{spread.mean:.2f} ({spread.p10:.2f} to {spread.p90:.2f})"

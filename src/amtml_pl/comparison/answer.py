@@ -40,7 +40,7 @@ def sentences(problem: Problem, metric: str) -> Iterator[str]:
 
 
 def distance(following: Group, paired: PairedDifference) -> str:
-    """Return how far the best group is from the next one; empty if they share no seed."""
+    """Return the distance from the next group; empty if they share no seed."""
     if paired.mean is None:
         return ""
     p = "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"

@@ -38,7 +38,7 @@ def mixture_tables(found: Evaluated) -> list[ShownTable]:
 
 
 def row(group: Group, found: Sequence[Evaluation], measure: str) -> dict[str, str]:
-    """Return a group's cells of a measure, ``acc`` or ``nll``, by the names of the columns."""
+    """Return a group's cells by column, of the measure ``acc`` or ``nll``."""
     n, mixtures = len(found), [each.ensemble for each in found if each.ensemble is not None]
     values = {
         name: [value_of(each, name, measure) for each in mixtures]

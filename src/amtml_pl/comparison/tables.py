@@ -17,7 +17,8 @@ LEGEND = (
     "in the table. A missing p has its reason in brackets. A number from only some of the seeds has their "
     "count in brackets. Accuracies are in [0, 1]."
 )
-SAME_FOR_MANY = ("n", "epochs", "selection", "budget")  # columns that many studies need not show
+# Columns that many studies need not show: equal for all groups, or empty because they have one seed.
+SAME_FOR_MANY = ("n", "epochs", "selection", "budget", "95 % interval", "p (Holm)")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class ShownTable:
     def of(
         cls, rows: Sequence[Mapping[str, str]], may_be_equal: Sequence[str], caption: str = ""
     ) -> ShownTable:
-        """Return the table of rows with the same columns; named ones are left out if they are equal."""
-        equal = [name for name in may_be_equal if len(rows) > 1 and len({row[name] for row in rows}) == 1]
+        """Return the table of some rows, without the named columns that are equal."""
+        equal = [
+            name
+            for name in may_be_equal
+            if name in rows[0] and len(rows) > 1 and len({row[name] for row in rows}) == 1
+        ]
         shown = [name for name in rows[0] if name not in equal]
         same = ", ".join(f"{name} {rows[0][name]}" for name in equal if rows[0][name])
         sentence = f"Equal in all groups: {same}." if same else ""

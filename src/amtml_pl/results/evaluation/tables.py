@@ -123,7 +123,7 @@ def print_ensemble(about: Ensemble) -> None:
 
 
 def print_adaptivity(about: Adaptivity) -> None:
-    """Print how much the weights per image vary, with what, and whether right teachers get more."""
+    """Print how the weights per image vary, and the weight of right teachers."""
     if about.between_classes is None:
         console.print("  weights per image: equal for all images")
         return
