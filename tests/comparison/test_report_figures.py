@@ -66,6 +66,7 @@ def test_weights_are_shown_over_time_and_by_class_of_the_last_epoch(tmp_path):
     assert [variant.label for variant in found["weights"].variants] == ["avg"]
     assert [line["name"] for line in found["weights"].variants[0].traces] == ["resnet14", "vgg8"]
     (heat,) = found["classes"].variants[0].traces
+    assert found["classes"].variants[0].layout["yaxis"]["autorange"] == "reversed"  # the first one on top
     assert (heat["x"], heat["y"]) == (["cat", "dog"], ["resnet14", "vgg8"])
     assert heat["z"] == [[0.54, 0.54], [0.54, 0.54]]
 
@@ -79,6 +80,7 @@ def test_many_classes_have_no_gaps_the_whole_width_and_an_order(tmp_path, count,
     figure = figures(tmp_path)["classes"]
     (heat,) = figure.variants[0].traces
     assert (heat["xgap"], figure.is_wide) == (gap, is_wide)
+    assert heat["texttemplate"] == ("" if is_wide else "%{z:.2f}")  # a number has room in a wide cell only
     written = {name: (a, b) for _, name, a, b in rows}
     assert {name: own for name, *own in zip(heat["x"], *heat["z"], strict=True)} == {
         name: list(own) for name, own in written.items()

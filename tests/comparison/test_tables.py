@@ -7,6 +7,7 @@ import pytest
 
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
+from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups
 from amtml_pl.comparison.tables import cells, leaderboard
 from study import problems_in, write_run
@@ -83,6 +84,14 @@ def test_what_is_equal_in_all_rows_is_a_sentence_and_not_a_column(tmp_path):
     assert {"epochs", "budget"} <= {*found.columns}
     assert {len(row) for row in found.rows} == {len(found.columns)}
     assert found.equal in markdown([problem], "test/acc")
+
+
+@pytest.mark.parametrize("groups", [5, 6])
+def test_a_table_of_few_groups_has_no_filter(tmp_path, groups):
+    for number in range(groups):
+        write_run(tmp_path / str(number), "digits", 0, 0.9, typed=f"method=m{number}")
+    html = page(problems_in(tmp_path), [], tmp_path, "test/acc", [])
+    assert ('class="filter"' in html) is (groups > 5)
 
 
 def test_a_table_with_one_row_has_all_columns(tmp_path):
