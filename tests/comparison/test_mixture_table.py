@@ -130,7 +130,7 @@ def test_mixtures_that_do_not_depend_on_the_method_are_a_line_below_the_table(tm
     write_evaluated(tmp_path, "amtml", (0.74, 0.78))
     write_evaluated(tmp_path, "avg", (0.70, 0.72))
     accuracy, likelihood = mixture_tables(evaluated(problem_of(tmp_path)))
-    assert accuracy.columns == ["group", "weights per image", "won per image"]
+    assert accuracy.columns == ["group", "won per image", "weights per image"]
     assert accuracy.equal.startswith("Equal in all groups: n 2, student 0.7500 ± 0.0000, to win +0.2200 ± ")
     assert (accuracy.caption, likelihood.caption) == ("accuracy", "NLL")
     assert likelihood.equal in markdown([problem_of(tmp_path)], "test/acc")

@@ -50,7 +50,7 @@ class TeacherMixture(Record):
 
 
 class WeightSpread(Record):
-    """A teacher's weight over some images: mean, and 10 %, 50 % and 90 % quantiles."""
+    """A teacher's weight over some images: mean and three quantiles."""
 
     mean: Share
     p10: Share

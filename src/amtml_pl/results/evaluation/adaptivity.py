@@ -55,10 +55,9 @@ def adaptivity(
 
 def between_classes(weights: Float64[Tensor, "N M"], labels: Int64[Tensor, " N"]) -> Float64[Tensor, ""]:
     """Return the variance of the class means around the mean, over images and teachers."""
-    _, own = labels.unique(return_inverse=True)
-    images = torch.bincount(own)
-    means = weights.new_zeros(len(images), weights.shape[1]).index_add_(0, own, weights) / images[:, None]
-    return (means[own] - weights.mean(dim=0)).square().mean()
+    images = torch.bincount(labels).clamp_min(1)
+    sums = weights.new_zeros(len(images), weights.shape[1]).index_add_(0, labels, weights)
+    return ((sums / images[:, None])[labels] - weights.mean(dim=0)).square().mean()
 
 
 def spreads(weights: Float64[Tensor, "N M"], teachers: Sequence[str]) -> dict[str, WeightSpread]:

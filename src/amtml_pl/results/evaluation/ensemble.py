@@ -37,7 +37,8 @@ def mixed_teachers(
     """
     logits, names = torch.stack([*teachers.values()], dim=1), run.teacher_names
     uniform = torch.full(logits.shape[:2], 1 / len(names))
-    weights, absent = {"uniform": uniform, "likeliest": likeliest_teacher(logits.float(), images.labels)}, {}
+    weights = {"uniform": uniform, "likeliest": likeliest_teacher(logits.float(), images.labels)}
+    absent: dict[str, str] = {}
     because, reads_labels, adapted = "", {"likeliest", "any_right"}, None
     try:
         own, reads = own_weights(run, images, checkpoint, logits)
