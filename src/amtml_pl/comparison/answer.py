@@ -34,18 +34,24 @@ def sentences(problem: Problem, metric: str) -> Iterator[str]:
     yield from compared(problem, metric, pairs)
     if best.unequal:
         yield f"Its budget is unequal: {'; '.join(best.unequal)}."
-    baseline, paired = problem.baseline, best.against_baseline
-    if baseline is not None and paired is not None and baseline not in problem.groups[:2]:
-        yield f"From the baseline {baseline.name} it differs by {paired.difference()}."
+    baseline = problem.baseline
+    if baseline is not None and baseline not in problem.groups[:2]:
+        paired = pairs[problem.groups.index(baseline) - 1]
+        if paired.mean is not None:
+            yield f"From the baseline {baseline.name} it differs by {paired.difference()}{tested(paired)}."
 
 
 def distance(following: Group, paired: PairedDifference) -> str:
     """Return the distance from the next group; empty if they share no seed."""
     if paired.mean is None:
         return ""
-    p = "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
     error = "" if paired.error is None else f" ± {paired.error:.4f}"
-    return f", {paired.mean:+.4f}{error} from the next one, {following.name}{p}"
+    return f", {paired.mean:+.4f}{error} from the next one, {following.name}{tested(paired)}"
+
+
+def tested(paired: PairedDifference) -> str:
+    """Return the result of a test in brackets; empty without a test."""
+    return "" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
 
 
 def compared(problem: Problem, metric: str, pairs: Sequence[PairedDifference]) -> Iterator[str]:
