@@ -54,6 +54,15 @@ def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(repo
     assert len({(folder / "report.html").read_bytes() for folder in folders}) == 1
 
 
+def test_names_for_a_paper_and_the_real_name_of_the_baseline(report, tmp_path):
+    write_study(tmp_path / "runs", seeds=(0, 1))
+    printed, _ = report("runs=runs", "baseline=avg", "names={avg: Average, amtml: AMTML-KD}")
+    assert "difference from Average" in " ".join(printed.replace("│", " ").replace("┃", " ").split())
+    table = (tmp_path / "runs" / "report" / "report.tex").read_text()
+    assert "AMTML-KD & 2 &" in table
+    assert "relative to Average." in table
+
+
 def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)

@@ -14,7 +14,7 @@ from rich.table import Table
 from amtml_pl.comparison.answer import answer
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import FoundRuns, find_runs, relative_name
-from amtml_pl.comparison.groups import Problem, problems_of
+from amtml_pl.comparison.groups import Problem, problems_of, rename
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import page
@@ -32,15 +32,19 @@ from amtml_pl.system.files import replacing
 def main(job: CommandJob) -> None:
     """Print the leaderboard and write the report."""
     with job.reporting():
-        # All are texts: a folder may be called 2026.
-        options: Any = {key: value if value is None else str(value) for key, value in job.values().items()}
+        # All others are texts: a folder may be called 2026.
+        options: Any = {
+            key: value if value is None or key in ("trials", "names") else str(value)
+            for key, value in job.values().items()
+        }
         check_command(options, REPORT)
         folder, metric, baseline = Path(options["runs"]), options["metric"], options["baseline"]
         out = Path(options["out"]) if options["out"] else folder / "report"
-        found = find_runs(folder, metric)
+        found = find_runs(folder, metric, trials=options["trials"])
         problems = problems_of(found.compared, metric)
         if baseline is not None:
             compare_with(problems, baseline, metric)
+        rename(problems, {word: str(new) for word, new in (options["names"] or {}).items()})
         broken: list[tuple[Path, str]] = []
         left_out = [f"{relative_name(out.folder, folder)}: {out.reason}" for out in found.left_out]
         files = {

@@ -3,6 +3,7 @@
 import pytest
 
 from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.groups import rename
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.tables import cells
 from amtml_pl.errors import UserError
@@ -167,3 +168,26 @@ def test_a_problem_without_the_baseline_has_none(tmp_path):
     compare_with(found, "ce", "test/acc")
     assert one.baseline is one.groups[0]
     assert other.baseline is None
+
+
+def test_teachers_that_all_runs_with_teachers_share_are_in_no_name(tmp_path):
+    typed = "teacher=[vgg8,resnet8] teacher.vgg8.recipe_overrides=[trainer.max_epochs=30]"
+    write_run(tmp_path / "ce", "digits", 0, 0.7, typed="method=ce")
+    for method in ("avg", "amtml"):
+        taught = {"vgg8": {}, "resnet8": {}}
+        write_run(tmp_path / method, "digits", 0, 0.8, typed=f"method={method} {typed}", teachers=taught)
+    problems = problems_in(tmp_path)
+    assert {group.name for group in problems[0].groups} == {"ce", "avg", "amtml"}
+    assert "All runs with teachers have: teacher=" in markdown(problems, "test/acc")
+
+
+def test_words_of_names_are_replaced_for_a_paper(tmp_path):
+    for number, typed in enumerate(("method=avg", "method=avg temperature=9", "method=amtml")):
+        write_run(tmp_path / str(number), "digits", 0, 0.8, typed=typed)
+    problems = problems_in(tmp_path)
+    rename(problems, {"avg": "Average", "amtml": "AMTML-KD"})
+    assert {group.name for group in problems[0].groups} == {"Average", "Average temperature=9", "AMTML-KD"}
+    with pytest.raises(UserError, match=r"\(got 'avg', names are AMTML-KD"):
+        rename(problems, {"avg": "Mean"})
+    with pytest.raises(UserError, match="gives the name 'Average' to several groups"):
+        rename(problems, {"AMTML-KD": "Average"})

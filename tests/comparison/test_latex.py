@@ -49,6 +49,15 @@ def test_latex_marks_an_unequal_budget(tmp_path):
     assert text.count(r"$^\dagger$") == 2  # in the row and in the caption
 
 
+def test_the_caption_has_the_digest_only_to_separate_two_tables(tmp_path):
+    write_run(tmp_path / "a", "digits", 0, 0.9, student={"network": "Net", "parameters": 1})
+    text = latex(problems_in(tmp_path), "test/acc")
+    assert r"\caption{digits, Net with 1 parameters: test/acc.}" in text
+    assert "% digits (dddddddd), Net with 1 parameters" in text.splitlines()
+    write_run(tmp_path / "b", "digits", 0, 0.9, student={"network": "Net", "parameters": 1}, digest="e" * 64)
+    assert r"\caption{digits (eeeeeeee), Net" in latex(problems_in(tmp_path), "test/acc")
+
+
 @pytest.mark.skipif(PDFLATEX is None, reason="needs pdflatex (apt-get install texlive)")
 def test_latex_fits_a_column_with_long_and_odd_names(tmp_path):
     for k in (1, 2, 3):

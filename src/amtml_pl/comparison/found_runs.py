@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, UNRECORDED, NotCompared, Run, read_run
+from amtml_pl.comparison.trials import without_trials
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import NetworkFacts
+from amtml_pl.system.console import counted
 
 UNREADABLE = "cannot be read: "
 FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
@@ -19,7 +21,7 @@ FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run or an unreadable folder that is not compared, with the reason."""
+    """A run, a search or an unreadable folder that is not compared, with the reason."""
 
     folder: Path
     reason: str
@@ -33,12 +35,13 @@ class FoundRuns:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def find_runs(folder: Path, metric: str) -> FoundRuns:
+def find_runs(folder: Path, metric: str, *, trials: bool = False) -> FoundRuns:
     """Return all runs below a folder, compared and left out.
 
     Args:
         folder: any tree of run folders.
         metric: the metric that a compared run must have.
+        trials: True to compare the trials of hyperparameter searches too.
 
     Raises:
         UserError: if the folder does not exist, or holds no run to compare.
@@ -75,7 +78,15 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
-    return found
+    return found if trials else leave_out_trials(found)
+
+
+def leave_out_trials(found: FoundRuns) -> FoundRuns:
+    """Return the runs without groups of trials, whose number is a reason for each search."""
+    kept, counts = without_trials(found.compared)
+    reason = "of a hyperparameter search (trials=true compares trials too)"
+    trials = [LeftOut(search, f"{counted(count, 'trial')} {reason}") for search, count in counts.items()]
+    return FoundRuns(kept, [*found.left_out, *trials])
 
 
 def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
@@ -132,5 +143,6 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
 
 
 def relative_name(run_folder: Path, below: Path) -> str:
-    """Return a run's folder relative to the searched one."""
-    return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)
+    """Return a run's folder relative to the searched one, if it is below it."""
+    is_below = run_folder != below and run_folder.is_relative_to(below)
+    return str(run_folder.relative_to(below) if is_below else run_folder)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
-from amtml_pl.comparison.naming import common_words, make_distinct, names_of, unlike_facts
+from amtml_pl.comparison.naming import (
+    common_words,
+    common_words_of_teachers,
+    make_distinct,
+    names_of,
+    unlike_facts,
+)
 from amtml_pl.comparison.recorded_run import Run, flat_texts
+from amtml_pl.errors import UserError
 from amtml_pl.runs.record import DatasetFacts, NetworkFacts
 
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
@@ -55,12 +62,14 @@ class Problem:
         groups: best first.
         title: unique among the problems.
         common: the overrides that all groups have, the experiment included.
+        common_of_teachers: the other overrides of teachers that all groups with teachers have.
         baseline: the group that all are compared with; None if none is named, or not in this problem.
     """
 
     groups: list[Group]
     title: str = ""
     common: tuple[str, ...] = ()
+    common_of_teachers: tuple[str, ...] = ()
     baseline: Group | None = None
 
     @property
@@ -94,8 +103,10 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
         groups = [Group(sorted(group, key=lambda run: run.record.seed)) for group in by_study.values()]
         sign = 1 if is_smaller_better(metric) else -1
         groups.sort(key=lambda group: sign * Estimate.of(list(group.by_seed(metric).values())).mean)
-        problem = Problem(groups, common=common_words([group.first for group in groups]))
-        for group, name in zip(groups, names_of([group.first for group in groups]), strict=True):
+        firsts = [group.first for group in groups]
+        of_teachers = common_words_of_teachers(firsts)
+        problem = Problem(groups, common=common_words(firsts), common_of_teachers=of_teachers)
+        for group, name in zip(groups, names_of(firsts), strict=True):
             group.name = name
         note_budgets(problem)
         problems.append(problem)
@@ -107,6 +118,31 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
     for problem, title in zip(problems, titles, strict=True):
         problem.title = title
     return sorted(problems, key=lambda problem: (problem.dataset.name, problem.title))
+
+
+def rename(problems: Sequence[Problem], names: Mapping[str, str]) -> None:
+    """Replace words in the names of groups, such as ``avg`` by ``Average``.
+
+    Raises:
+        UserError: if a word is in no name, or two groups of a problem get the same name.
+    """
+    unused = {*names}
+    for problem in problems:
+        for group in problem.groups:
+            words = group.name.split(" ")
+            unused -= {*words}
+            group.name = " ".join(names.get(word, word) for word in words)
+        twice = [name for name, n in Counter(group.name for group in problem.groups).items() if n > 1]
+        if twice:
+            raise UserError(
+                f"names= gives the name {twice[0]!r} to several groups.", fix="use different names"
+            )
+    if unused:
+        known = ", ".join(group.name for problem in problems for group in problem.groups)
+        raise UserError(
+            f"names= has a word that is in no group's name (got {min(unused)!r}, names are {known:.600}).",
+            fix="pass 'names={WORD: NEW_WORD}'",
+        )
 
 
 def is_smaller_better(metric: str) -> bool:

@@ -40,8 +40,10 @@ def latex_table(number: int, problems: Sequence[Problem], metric: str) -> str:
     heads = ["group", "n", metric, "95 % interval", *paired]
     is_long = any(len(group.name) > LONG for group in problem.groups)
     legend = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escaped(LEGEND)}}}"
+    shared = " ".join((*problem.common, *problem.common_of_teachers)) if len(problem.groups) > 1 else ""
     return "\n".join(
         [
+            f"% {one_line(problem.title, {})}{': ' if shared else ''}{one_line(shared, {})}",
             r"\begin{table}",
             r"\centering",
             r"\small",
@@ -66,7 +68,9 @@ def latex_table(number: int, problems: Sequence[Problem], metric: str) -> str:
 def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
     """Return the caption: title, metric, baseline, and warnings."""
     problem = problems[number]
-    sentences = [f"{escaped(problem.title)}: {escaped(metric)}."]
+    titles = [without_digest(each) for each in problems]
+    title = titles[number] if titles.count(titles[number]) == 1 else problem.title
+    sentences = [f"{escaped(title)}: {escaped(metric)}."]
     if problem.baseline:
         sentences.append(f"Differences are relative to {escaped(problem.baseline.name)}.")
     if any(group.unequal for group in problem.groups):
@@ -76,6 +80,11 @@ def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
     if number:
         sentences.append(rf"The columns are explained in Table~\ref{{{label(problems[0])}}}.")
     return " ".join(sentences)
+
+
+def without_digest(problem: Problem) -> str:
+    """Return the title of a problem without the digest of its data set."""
+    return problem.title.replace(f" ({problem.dataset.digest[:8]})", "")
 
 
 def label(problem: Problem) -> str:

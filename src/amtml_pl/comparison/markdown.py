@@ -30,6 +30,10 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
         common = in_markdown(" ".join(problem.common))
         if common and len(problem.groups) > 1:
             parts.append(f"All runs have: {common}\n")
+        if problem.common_of_teachers:
+            parts.append(
+                f"All runs with teachers have: {in_markdown(' '.join(problem.common_of_teachers))}\n"
+            )
         found = leaderboard(problem, metric)
         origins = [(in_markdown(commits(group)), as_code(command(group))) for group in problem.groups]
         rows = [(*map(in_markdown, own), *of) for own, of in zip(found.rows, origins, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from amtml_pl.comparison.recorded_run import Run, flat_texts
-from amtml_pl.config.overrides import without_common
+from amtml_pl.config.overrides import key_of, without_common
 from amtml_pl.system.plain_yaml import read_plain_yaml
 
 LONGEST_FACT = 48  # in a name; a longer one is read in config.yaml
@@ -22,9 +22,11 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     """
     words = [identity(run) for run in runs]
     methods = {run.experiment for run in runs if run.method}
+    of_teachers = common_words_of_teachers(runs)
     names = []
     for run, own in zip(runs, words, strict=True):
         kept = without_common(own, words) if len(runs) > 1 else own
+        kept = [word for word in kept if word not in of_teachers]
         if run.method and len(methods) == 1:
             kept = [word for word in kept if not word.startswith("experiment=")]
         short = (w.partition("=")[2] if w.startswith(("method=", "experiment=")) else w for w in kept)
@@ -36,6 +38,20 @@ def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
     """Return the overrides that all runs have, the experiment included."""
     words = [identity(run) for run in runs]
     return tuple(word for word in words[0] if all(word in each for each in words))
+
+
+def common_words_of_teachers(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the overrides of teachers that all runs with teachers have, but not all runs."""
+    words = [identity(run) for run in runs if run.record.teachers]
+    common = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    of_all = common_words(runs)
+    return tuple(
+        word
+        for word in (words[0] if common else ())
+        if word in common
+        and word not in of_all
+        and key_of(word).split(".")[0] in ("teacher", "teacher_seeds")
+    )
 
 
 def identity(run: Run) -> list[str]:

@@ -97,6 +97,7 @@ def section(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> di
         "tests": " ".join(others),
         "equal": found.equal,
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
+        "common_of_teachers": " ".join(problem.common_of_teachers),
         "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in found.columns],
         "rows": rows,
         "evaluated": evaluations,

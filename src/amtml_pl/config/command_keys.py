@@ -74,10 +74,13 @@ PREDICT = {
     "out": key(FILE, "a CSV file to write; null: none"),
     "traceback": TRACEBACK,
 }
+NAMES = Rule(dict[str, str | int | float] | None, "words and their replacements: 'names={avg: Average}'")
 REPORT = {
     "runs": key(FOLDER, "a folder with run folders at any depth"),
     "baseline": key(TEXT, "the method, experiment or group that all others are compared with, seed by seed"),
     "metric": Key(str, "a metric in run.json, e.g. test/acc", help="metric that ranks and compares groups"),
+    "names": key(NAMES, "words in the names of groups, and the words to show instead"),
+    "trials": key(SWITCH, "true: also compare the trials of hyperparameter searches"),
     "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }
 INFO = {
