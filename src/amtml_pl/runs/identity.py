@@ -20,6 +20,8 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.files import file_digest, short_digest
 from amtml_pl.system.limits import cores
 
+LONGEST_WORD = 24  # letters of an override in a folder's name
+
 
 def share_of_cores(jobs: int) -> int:
     """Return ``${amtml.share_of_cores:N}``: this machine's cores per job, at least one."""
@@ -152,9 +154,13 @@ def identified_origin(run: str | None) -> str | None:
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
-    """Return the overrides of a command as part of a folder's name."""
+    """Return the overrides of a command as part of a folder's name.
+
+    The method is first and long overrides are shortened and last, so that swept numbers are not cut off.
+    """
     words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in result_overrides(overrides, left_out)]
-    return "_".join(words)[:80] or "default"
+    words.sort(key=lambda word: (not word.startswith("method-"), len(word) > LONGEST_WORD))
+    return "_".join(word[:LONGEST_WORD].strip("-") for word in words)[:80] or "default"
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
