@@ -138,6 +138,15 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     assert "teacher big[blue]" in output
 
 
+def test_the_summary_has_the_number_of_processes_that_trained(tmp_path, capsys):
+    accuracies = [f"{split}/{metric}" for split in ("val", "test") for metric in METRICS]
+    made = {"metrics": dict.fromkeys(accuracies, 0.5), "files": dict.fromkeys(FILES, "")}
+    show_summary(a_run(**made), tmp_path)
+    assert "Trained in" in capsys.readouterr().out
+    show_summary(a_run(**made, processes=2), tmp_path)
+    assert "Trained by 2 processes in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "name",
     ["it's a run", "My Runs (copy), b", "x [1]", "a=b", "~tmp", "50%", "{a:b}$HOME", "ends\\"],

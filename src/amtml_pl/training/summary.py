@@ -31,8 +31,9 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
         found = (metrics.get(key.replace("*", split)) for split in ("val", "test"))
         table.add_row(escape(name), *("" if value is None else f"{value:.4f}" for value in found))
     console.print(table)
+    by = f" by {record.processes} processes" if record.processes > 1 else ""
     console.print(
-        f"Trained in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "
+        f"Trained{by} in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "
         f"The run folder is {escape(str(folder))}",
     )
     for command, what in next_commands(record, folder) if with_next_commands else []:
@@ -55,4 +56,8 @@ def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
 def override(key: str, folder: Path) -> str:
     """Return an override that names a folder, quoted for Hydra and the shell."""
     place = str(folder)
-    return f"{key}={place}" if PLAIN.fullmatch(place) else shlex.quote(f"{key}={hydra_literal(place)}")
+    if PLAIN.fullmatch(place):
+        return f"{key}={place}"
+    literal = f"{key}={hydra_literal(place)}"
+    # Double quotes around Hydra's single ones, unless the shell reads a character in them.
+    return shlex.quote(literal) if set(literal) & set('"$`\\!') else f'"{literal}"'
