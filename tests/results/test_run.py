@@ -66,6 +66,11 @@ def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
     assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
 
 
+def test_anything_but_a_path_is_one_message(moved):
+    with pytest.raises(UserError, match=r"\(got FinishedRun, expected str or Path\)"):
+        load_run(load_run(moved))
+
+
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     import amtml_pl
 
