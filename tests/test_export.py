@@ -1,20 +1,25 @@
 """The student of a finished run as a file that other runtimes load."""
 
 import json
+import re
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import amtml_pl
 from amtml_pl import export
+from amtml_pl.data.image_files import read_batches
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.results.export.card import ModelCard
@@ -22,6 +27,7 @@ from amtml_pl.results.export.export import export_student, targets
 from amtml_pl.results.export.formats import FORMATS, open_exported
 from amtml_pl.results.export.parity import MOST_DIFFERENCE
 from amtml_pl.results.export.record import add_entry, read_entries
+from amtml_pl.results.predict import Predictor
 from amtml_pl.results.run import load_run
 from rounding import images_of, undecided
 from sealing import seal_again, write_record
@@ -272,3 +278,18 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
         assert not written.images.missing
         assert written.entry.parity.max_abs_logit_difference <= MOST_DIFFERENCE
         assert written.entry.parity.same_class == pytest.approx(1, abs=within)
+
+
+def test_the_code_of_the_page_predicts_what_the_command_predicts(exported, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shutil.copy(exported / "export" / "student.onnx", tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 60)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    exec(code, made)  # noqa: S102
+    predictor = Predictor(Path("student.onnx"))
+    [expected] = read_batches([Path("photo.jpg")], predictor.image_size)
+    assert np.allclose(made["images"], expected.numpy())
+    assert capsys.readouterr().out.strip() in predictor.classes
