@@ -42,6 +42,10 @@ INSTEAD = {
     "logger=many_loggers": "; use a list: 'logger=[tensorboard,wandb]'",
     **dict.fromkeys(("logger=aim", "logger=comet", "logger=neptune", "logger=litlogger"), OWN_LOGGER),
 }
+WITHOUT_SLURM = (
+    "launcher=slurm needs SLURM (got a machine without srun, expected a login node of a cluster). "
+    "Fix: run the command on a login node, or try it here with launcher=submitit_local"
+)
 SEARCHED = "hydra.searchpath="
 
 
@@ -192,4 +196,6 @@ def reason(error: Exception) -> str:
     useful = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
     place = next((line for line in useful if line.startswith('in "')), "")  # of a mistake in a YAML file
     first = useful[0] if useful else type(error).__name__
+    if 'Could not detect "srun"' in first:  # of submitit
+        return WITHOUT_SLURM
     return f"{first} {place}" if place and place != first else first

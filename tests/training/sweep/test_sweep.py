@@ -282,6 +282,7 @@ MISTAKES = {
     "selects the validation images",
     "launcher=joblib seed=0,1": "package 'hydra_plugins.hydra_joblib_launcher' is not installed.*[joblib]",
     "hydra/sweeper=optuna_study seed=range(3)": "package 'optuna' is not installed.*[optuna]",
+    "launcher=slurm seed=0,1": "launcher=slurm needs SLURM (got a machine without srun",
     "launcher=ray seed=0,1": "package 'ray' is not installed.*[ray]",
 }
 
@@ -305,7 +306,7 @@ DOCUMENTED = {
     for file in (TESTS.parent / "docs" / "sweeps.md", *(TESTS.parent / "conf").glob("*/*.yaml"))
     if file.suffix == ".md" or file.parent.name in ("launcher", "sweep")
     for line in re.findall(r"python -m amtml_pl\.train .*", file.read_text())
-    for words in [shlex.split(line, comments=True)[3:]]
+    for words in [shlex.split(line.partition(" --cfg")[0], comments=True)[3:]]
 }
 
 
