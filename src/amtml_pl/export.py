@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import EXPORT
-from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.system.console import console
+from amtml_pl.training.summary import override
 
 if TYPE_CHECKING:
     from amtml_pl.results.export.export import Exported
@@ -52,8 +51,7 @@ def print_export(exported: Exported) -> None:
     if exported.unrecorded:
         console.print(f"  the run's export.json has no entry for the file: {escape(exported.unrecorded)}")
     console.print(f"Written to {escape(file)}")
-    model = shlex.quote(f"model={hydra_literal(file)}")
-    console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER"))
+    console.print(escape(f"  python -m amtml_pl.predict {override('model', exported.file)} images=FOLDER"))
 
 
 if __name__ == "__main__":

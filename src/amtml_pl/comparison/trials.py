@@ -14,7 +14,7 @@ from amtml_pl.runs.sweep_folder import SweepFolder
 
 
 def without_trials(runs: Sequence[Run]) -> tuple[list[Run], Counter[Path]]:
-    """Return the runs of all groups that are not only trials, and the number of trials by search.
+    """Return the runs without groups of trials alone, and the number of trials by search.
 
     If all runs are trials, all are returned: a report on a search alone shows the search.
     """

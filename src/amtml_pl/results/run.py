@@ -50,8 +50,8 @@ def load_run(
         teachers: root of trained teachers; None likewise.
 
     Raises:
-        UserError: if the folder is no path or not a run's, the run failed or is not finished, or its record
-            is damaged or of another format.
+        UserError: if the folder is not a path or not a run's, the run failed or is not finished, or its
+            record is damaged or of another format.
     """
     if not isinstance(folder, str | Path):
         what = f"load_run needs the path of a folder (got {type(folder).__name__}, expected str or Path)."
