@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import recipe
-from amtml_pl.runs.identity import run_folder, run_hash, run_label
+from amtml_pl.runs.identity import found_or_new, run_folder, run_hash, run_label
 
 # An override of every root key.
 CHANGED = {
@@ -109,3 +109,9 @@ def test_settings_of_the_machine_change_no_hash(configure):
     )  # fmt: skip
     base = configure("experiment=digits", "method=avg")
     assert run_hash(configure("experiment=digits", "method=avg", *settings)) == run_hash(base)
+
+
+def test_the_folder_of_a_sweep_is_found_again_under_an_older_label(tmp_path):
+    assert found_or_new(tmp_path, "method-avg", "12345678") == tmp_path / "method-avg-12345678"
+    (tmp_path / "older_method-avg-12345678").mkdir()
+    assert found_or_new(tmp_path, "method-avg", "12345678") == tmp_path / "older_method-avg-12345678"

@@ -56,9 +56,12 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
     else:
         parent = Path(config.paths.outputs) / ("debug" if debug else "runs") / (experiment or "no_experiment")
     digest = run_hash(config)
-    for existing in sorted(parent.glob(f"*-{digest}")):
-        return existing.resolve()
-    return (parent / f"{label.rpartition('/')[2]}-{digest}").resolve()  # timm/MODEL is a choice
+    return found_or_new(parent, label.rpartition("/")[2], digest).resolve()  # timm/MODEL is a choice
+
+
+def found_or_new(parent: Path, label: str, digest: str) -> Path:
+    """Return the folder with a hash under any label, or else the path of a new one."""
+    return next(iter(sorted(parent.glob(f"*-{digest}"))), parent / f"{label}-{digest}")
 
 
 def study_hash(config: Config) -> str:

@@ -23,7 +23,7 @@ from amtml_pl.config.overrides import STARTS_AGAIN, key_of
 from amtml_pl.config.reporting import command_state, report_mistake, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import result_overrides, run_label, sweep_hash
+from amtml_pl.runs.identity import found_or_new, result_overrides, run_label, sweep_hash
 from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.system.console import error_console, quieten
 from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
@@ -70,12 +70,12 @@ class SweepCallback(Callback):
             report_typed(mistakes)
             raise SystemExit(2)
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
-        name = f"{run_label(typed, left_out=())}-{sweep_hash(typed, sweeper)}"
+        label, digest = run_label(typed, left_out=()), sweep_hash(typed, sweeper)
         hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
         own = [word for word in typed if key_of(word) not in STARTS_AGAIN]
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *own])
-        return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
+        return SweepFolder(found_or_new(outputs / "sweeps", label, digest), uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Set the sweep in a worker process, too."""
