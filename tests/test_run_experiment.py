@@ -142,7 +142,7 @@ def test_a_process_of_several_is_refused(places, monkeypatch):
 def test_an_interrupted_call_is_resumed_by_the_same_call_without_force(places, monkeypatch, capfd):
     with monkeypatch.context() as context:
         at_step(context, 2, lambda _: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Interrupted, match=r"Repeat it to resume.*Leave out force=true\."):
+        with pytest.raises(Interrupted, match=r"Repeat it to resume.*Leave out force\."):
             run_experiment(*LABELS, "data.batch_size=20", "force=true", *places)
     assert capfd.readouterr().err == ""
     signal.signal(signal.SIGINT, signal.default_int_handler)

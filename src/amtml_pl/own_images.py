@@ -204,7 +204,10 @@ def budget_of(words: Sequence[str], found: FolderSurvey, minutes: float) -> Time
                 write_record(file, time_budget(checked_settings(job), found.images, minutes))
             budget = read_record(TimeBudget, file, fix=f"rm '{file}'")
             if budget.epochs < FEW_EPOCHS:
-                epochs, needed = counted(budget.epochs, "epoch"), counted(round(budget.minutes), "minute")
+                epochs, needed = (
+                    counted(budget.epochs, "epoch"),
+                    counted(max(round(budget.minutes), 1), "minute"),
+                )
                 console.print(
                     f"{epochs} will take about {needed} (got minutes={minutes:g}). More minutes or "
                     "smaller networks give a better student."

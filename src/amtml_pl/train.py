@@ -10,7 +10,6 @@ from rich.markup import escape
 from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
-from amtml_pl.config.ignored_teachers import leave_out_teachers
 from amtml_pl.config.reporting import command_state
 from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.config.values import ignored_coefficients
@@ -44,8 +43,6 @@ def train(job: CommandJob) -> float:
     """Train one run, or start its ranks; return its validation accuracy, NaN without one."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
-        method = chosen("method")
-        ignored = leave_out_teachers(job.config, method)
         settings = checked_settings(job)
         from amtml_pl.system.launch import launch_ranks, processes_wanted
         from amtml_pl.training.pipeline import execute
@@ -63,8 +60,9 @@ def train(job: CommandJob) -> float:
             launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
-            if ignored:
-                console.print(f"method={method} has no teachers: {', '.join(ignored)} ignored.", markup=False)
+            if job.ignored:
+                what = f"method={chosen('method')} has no teachers: {', '.join(job.ignored)} ignored."
+                console.print(what, markup=False)
             for problem in ignored_coefficients(job.overrides, [str(name) for name in job.config.loss]):
                 console.print(f"[yellow]warning:[/] {escape(problem)}")
             choices = {group: name for group in ("method", "student") if (name := chosen(group))}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
+from amtml_pl.config.call import call
 from amtml_pl.config.ignored_teachers import leave_out_teachers
 
 TEACHERS = "teacher=[resnet8,vgg8_quarter]"
@@ -39,6 +40,14 @@ def test_a_wrong_node_is_left_to_the_check(configure, wrong):
     config = configure("experiment=digits", "method=ce", TEACHERS)
     config[wrong] = None
     assert leave_out_teachers(config, "ce") == []
+
+
+@pytest.mark.parametrize("name", ["train", "doctor", "cache", "benchmark"])
+def test_every_command_of_a_run_leaves_them_out(name):
+    jobs = []
+    call(name, jobs.append, ["experiment=digits", "method=ce", TEACHERS])
+    [job] = jobs
+    assert (job.ignored, dict(job.config.teacher)) == (["resnet8", "vgg8_quarter"], {})
 
 
 def test_a_run_without_a_method_keeps_its_teachers(configure):

@@ -61,7 +61,9 @@ def test_labels_are_the_overrides_that_can_change_a_result():
 def test_labels_begin_with_the_method_and_end_with_long_overrides():
     typed = ["teacher.vgg8.recipe_overrides=[trainer.max_epochs=30]", "data.train_size=400", "method=avg"]
     label = run_label([*typed, "temperature=4", "seed=1"])
-    assert label == "method-avg_data.train_size-400_temperature-4_seed-1_teacher.vgg8.recipe_over"
+    assert label == "method-avg_data.train_size-400_temperature-4_seed-1_es-trainer.max_epochs-30"
+    decay = run_label(["optimizer.weight_decay=0.0005", "method=avg"])
+    assert decay == "method-avg_zer.weight_decay-0.0005"  # shortened, with the whole value
 
 
 def test_taps_change_the_hash_of_a_run_that_reads_them_but_not_of_a_teacher(configure):

@@ -16,6 +16,7 @@ costs = st.floats(0.01, 1000)
         (100, 2.5, 10.0, (20, 5)),  # slow teachers: half of the time for views, which the epochs use in turn
         (1000, 1.0, 10.0, (60, 60)),  # no more epochs than 60, and no more views than epochs
         (100, 0.1, 2.0, (60, 47)),  # the time that 60 epochs leave is for views
+        (100, 10.0, 0.0, (10, 10)),  # no teachers
         (10, 50.0, 50.0, (2, 1)),  # the least, which takes longer
         (-5, 1.0, 1.0, (2, 1)),
     ],

@@ -63,7 +63,7 @@ def call(name: str, work: Callable[[CommandJob], Result], words: Sequence[str]) 
     if status == PREEMPTED:
         signal.raise_signal(signal.SIGTERM)  # to the caller's handler, which by default ends the process
     if status in (INTERRUPTED, PREEMPTED):
-        again = [word for word in words if key_of(word) in STARTS_AGAIN]
+        again = [key for word in words if (key := key_of(word)) in STARTS_AGAIN]
         raise Interrupted(RESUMABLE + (f" Leave out {' and '.join(again)}." if again else ""))
     if refusal is not None:
         raise refusal

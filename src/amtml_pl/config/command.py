@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
+from amtml_pl.config.ignored_teachers import leave_out_teachers
 from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import command_line_mistakes, reason
 from amtml_pl.config.overrides import STARTS_AGAIN, hydra_literal, key_of
@@ -54,10 +55,12 @@ class CommandJob:
     Attributes:
         command: such as ``train``.
         config: the composed configuration, without Hydra's own node.
+        ignored: names of teachers that the command selects, but the method does not have.
     """
 
     command: str
     config: DictConfig
+    ignored: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -161,7 +164,7 @@ def composed_by_hydra(name: str, work: Callable[[CommandJob], Any]) -> Callable[
     @functools.wraps(work)
     def run(config: DictConfig) -> Any:
         command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
-        return work(CommandJob(name, config))
+        return work(CommandJob(name, config, leave_out_teachers(config, chosen("method"))))
 
     composed: Callable[[], None] = run
     return composed

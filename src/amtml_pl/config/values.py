@@ -92,7 +92,7 @@ def ignored_coefficients(typed: Sequence[str], terms: Collection[str]) -> Iterat
     """Yield typed coefficients of terms that are not selected, as in a sweep over methods."""
     for word in typed:
         node, _, name = key_of(word).partition(".")
-        if node == "coef" and name not in terms:
+        if node == "coef" and name and name not in terms and not word.startswith("~"):
             why = f"{name} is not selected (selected: {[*terms]})"
             yield f"{word} is ignored, as {why}; add {name} to loss=[...]"
 

@@ -159,11 +159,11 @@ def identified_origin(run: str | None) -> str | None:
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
     """Return the overrides of a command as part of a folder's name.
 
-    The method is first and long overrides are shortened and last, so that swept numbers are not cut off.
+    The method is first. Long overrides are last, and lose the beginning of their keys, not their values.
     """
     words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in result_overrides(overrides, left_out)]
     words.sort(key=lambda word: (not word.startswith("method-"), len(word) > LONGEST_WORD))
-    return "_".join(word[:LONGEST_WORD].strip("-") for word in words)[:80] or "default"
+    return "_".join(word[-LONGEST_WORD:].strip("-._") for word in words)[:80] or "default"
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:

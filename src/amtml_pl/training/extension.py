@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from amtml_pl.config.key_roles import changing_callbacks, keys_along
-from amtml_pl.config.overrides import key_of
+from amtml_pl.config.overrides import STARTS_AGAIN, key_of
 from amtml_pl.config.teacher_recipe import leaves_of
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
@@ -158,7 +158,7 @@ def extending_command(origin: Origin, epochs: int, command: str, differing: Sequ
     other_class = any(each.startswith("optimizer._target_=") for each in differing)
     free = ("scheduler",) if other_class else ("scheduler", "optimizer")
     chosen = {name: [word for word in typed if key_of(word).partition(".")[0] == name] for name in free}
-    replaced = {"trainer.max_epochs", "extend", "force", "resume"}
+    replaced = {"trainer.max_epochs", "extend", *STARTS_AGAIN}
     words = [
         word
         for word in shlex.split(origin.record.command)

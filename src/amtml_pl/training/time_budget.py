@@ -58,9 +58,9 @@ def epochs_and_views(seconds: float, *, epoch: float, view: float) -> tuple[int,
     Args:
         seconds: to divide; may be negative.
         epoch: seconds of an epoch, teachers that are trained included, above 0.
-        view: seconds of a pass of all images through all teachers, above 0.
+        view: seconds of a pass of all images through all teachers; 0 without teachers.
     """
     epochs = int(seconds / min(epoch + view, 2 * epoch))
     epochs = min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS)
-    views = int((seconds - epochs * epoch) / view)
+    views = int((seconds - epochs * epoch) / view) if view else epochs
     return epochs, min(max(views, 1), epochs)

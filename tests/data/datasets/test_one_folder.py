@@ -83,7 +83,7 @@ def test_a_folder_of_one_split_is_entered(tmp_path):
     folder = write_image_folder(tmp_path / "all", per_class={"train": 4})
     with pytest.raises(UserError) as refused:
         OneFolder(folder, 32).read("train")
-    assert refused.value.fix == f"dataset.source.folder={folder / 'train'}"
+    assert refused.value.fix == f"\"dataset.source.folder='{folder / 'train'}'\""
     (folder / "bus").mkdir()
     (folder / "bus" / "one.png").write_bytes((folder / "train" / "cat" / "0000.png").read_bytes())
     with pytest.raises(UserError, match="bus has too few images"):  # beside another class, `train` is one

@@ -82,7 +82,7 @@ def refuse_split_folders(folder: Path) -> None:
     found = {SPLIT_NAMES[name.lower()]: name for name in names}
     test = found.get("test", found.get("val"))
     if "train" not in found or test is None:
-        fix = f"dataset.source.folder={folder.absolute() / names[0]}"
+        fix = f"\"dataset.source.folder='{folder.absolute() / names[0]}'\""
     else:
         fix = f"dataset=image_folder dataset.num_classes={len(FolderFiles(folder).folders(found['train']))}"
         if (found["train"], test) != ("train", "test"):

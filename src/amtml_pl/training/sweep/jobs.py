@@ -73,8 +73,8 @@ class SweepCallback(Callback):
         label, digest = run_label(typed, left_out=()), sweep_hash(typed, sweeper)
         hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
-        own = [word for word in typed if key_of(word) not in STARTS_AGAIN]
-        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *own])
+        resuming = [word for word in typed if key_of(word) not in STARTS_AGAIN]
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *resuming])
         return SweepFolder(found_or_new(outputs / "sweeps", label, digest), uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
