@@ -63,7 +63,7 @@ def test_labels_begin_with_the_method_and_end_with_long_overrides():
     label = run_label([*typed, "temperature=4", "seed=1"])
     assert label == "method-avg_data.train_size-400_temperature-4_seed-1_es-trainer.max_epochs-30"
     decay = run_label(["optimizer.weight_decay=0.0005", "method=avg"])
-    assert decay == "method-avg_zer.weight_decay-0.0005"  # shortened, with the whole value
+    assert decay == "method-avg_izer.weight_decay-0.0005"  # shortened, with the whole value
 
 
 def test_taps_change_the_hash_of_a_run_that_reads_them_but_not_of_a_teacher(configure):

@@ -55,7 +55,7 @@ def adaptivity(
 
 def between_classes(weights: Float64[Tensor, "N M"], labels: Int64[Tensor, " N"]) -> Float64[Tensor, ""]:
     """Return the variance of the class means around the mean, over images and teachers."""
-    images = torch.bincount(labels).clamp_min(1)
+    images = torch.bincount(labels)
     sums = weights.new_zeros(len(images), weights.shape[1]).index_add_(0, labels, weights)
     return ((sums / images[:, None])[labels] - weights.mean(dim=0)).square().mean()
 
