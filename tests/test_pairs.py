@@ -1,7 +1,7 @@
 """Every student of conf/student takes a step with every method of conf/method."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.training import assemble
 from amtml_pl.training.execution import EAGER
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import settings_of
 from amtml_pl.types import Batch, ModelOutputs, TeacherOutputs
 
@@ -80,6 +81,7 @@ class Method:
 
     config: DictConfig
     samples: Batch
+    selected: tuple[SelectedTeacher, ...] = ()  # which compose their recipes once for all students
     live: LiveTeachers | None = None
     kept: Kept | None = None
 
@@ -92,7 +94,7 @@ class Method:
         self.config.student = student
         shapes = {name: tuple(hint.shape[1:]) for name, hint in self.hints().items()}
         torch.manual_seed(0)
-        settings = settings_of(self.config)
+        settings = replace(settings_of(self.config), selected=self.selected)
         module = assemble.training_module(settings, source, shapes, EAGER)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
         wanted = [name.split("/") for name in module.head_names()]
@@ -136,7 +138,7 @@ def methods(composed):
             wanted = tuple((each.name, each.hints) for each in selected)
             if wanted not in built:
                 built[wanted] = teachers_of(config, batch())
-            found[name] = Method(config, batch(), *built[wanted])
+            found[name] = Method(config, batch(), settings.selected, *built[wanted])
     return found
 
 
