@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import shutil
 
 import pytest
 import torch
@@ -18,6 +19,16 @@ from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, at_step, failing,
 
 LABELS = ("experiment=digits", "method=ce", *CE, "doctor=false")
 CONSTANT = "scheduler=constant"
+
+
+@pytest.fixture
+def origin(run, shared, tmp_path):
+    """Return the folder of a completed run of `LABELS`, which the tests train once and may change."""
+    kept = shared / "origin"
+    if not kept.exists():
+        _, folder = run(*LABELS, name="first")
+        shutil.copytree(folder.path, kept)
+    return RunFolder(shutil.copytree(kept, tmp_path / "origin"))
 
 
 def rows(folder):
@@ -56,8 +67,8 @@ def test_with_a_constant_rate_an_extension_is_the_longer_run_to_the_bit(run, met
     assert_bitwise_equal(state(extension), state(whole))
 
 
-def test_an_extension_names_its_origin_and_has_its_own_hash_and_budget(run, configure):
-    first, origin = run(*LABELS, name="origin")
+def test_an_extension_names_its_origin_and_has_its_own_hash_and_budget(run, configure, origin):
+    first = origin.completed()
     longer = (*LABELS, "trainer.max_epochs=4")
     record, _ = extended(run, LABELS, origin=origin)
     assert record.origin.model_dump() == {"folder": str(origin.path), "study": first.study, "epochs": 2}
@@ -68,11 +79,10 @@ def test_an_extension_names_its_origin_and_has_its_own_hash_and_budget(run, conf
     assert again.origin.epochs == 4
 
 
-def test_all_seeds_of_an_extension_are_one_study(run, configure):
-    studies = set()
-    for seed in (0, 1):
-        _, origin = run(*LABELS, f"seed={seed}", name=f"origin-{seed}")
-        longer = configure(*LABELS, f"seed={seed}", "trainer.max_epochs=4", f"extend={origin.path}")
+def test_all_seeds_of_an_extension_are_one_study(run, configure, origin):
+    studies, (_, other) = set(), run(*LABELS, "seed=1", name="origin-1")
+    for seed, extended_run in enumerate((origin, other)):
+        longer = configure(*LABELS, f"seed={seed}", "trainer.max_epochs=4", f"extend={extended_run.path}")
         studies.add(settings_of(longer).study())
     assert len(studies) == 1
 
@@ -100,28 +110,27 @@ def test_a_run_that_stopped_early_is_trained_further(run, method):
     assert [int(row["epoch"]) for row in rows(extension)][-1] == 2
 
 
-def test_an_extension_may_have_another_schedule_rate_and_monitor(run):
-    _, origin = run(*LABELS, name="origin")
+def test_an_extension_may_have_another_schedule_rate_and_monitor(run, origin):
     other = (CONSTANT, "optimizer.lr=0.004", "callbacks=[lr_monitor]")
     _, extension = extended(run, (*LABELS, *other), origin=origin)
     assert rates(extension)[2:] == pytest.approx([0.004, 0.004])
 
 
-@pytest.mark.parametrize("step", [8, 11])
-def test_a_killed_extension_resumes_to_the_bit(run, monkeypatch, step):
+def test_a_killed_extension_resumes_to_the_bit(run, monkeypatch):
     job = (*LABELS, "checkpoint_minutes=0")
     _, origin = run(*job, name="origin")
     _, whole = extended(run, job, origin=origin, name="whole")
-    with monkeypatch.context() as patched:
-        at_step(patched, step, failing(RuntimeError("killed")))
-        with pytest.raises(RuntimeError, match="killed"):
-            extended(run, job, origin=origin, name="cut")
-    if step == 8:  # its first step: the selected epoch is that of the origin
-        cut = RunFolder(origin.path.parent / "cut")
-        assert cut.best_checkpoint.read_bytes() == origin.best_checkpoint.read_bytes()
-    _, cut = extended(run, job, origin=origin, name="cut")
-    assert rows(cut) == rows(whole)
-    assert_bitwise_equal(weights(cut), weights(whole))
+    for step in (8, 11):
+        cut = RunFolder(origin.path.parent / f"cut-{step}")
+        with monkeypatch.context() as patched:
+            at_step(patched, step, failing(RuntimeError("killed")))
+            with pytest.raises(RuntimeError, match="killed"):
+                extended(run, job, origin=origin, name=cut.path.name)
+        if step == 8:  # its first step: the selected epoch is that of the origin
+            assert cut.best_checkpoint.read_bytes() == origin.best_checkpoint.read_bytes()
+        extended(run, job, origin=origin, name=cut.path.name)
+        assert rows(cut) == rows(whole)
+        assert_bitwise_equal(weights(cut), weights(whole))
 
 
 @pytest.mark.slow
@@ -145,10 +154,9 @@ def test_a_run_with_figures_can_be_extended(run):
       "callbacks.lr_monitor._target_=own_callbacks.Failing (expected None)")],
 )  # fmt: skip
 def test_a_run_with_other_settings_is_refused_with_the_settings_and_the_command(
-    run, monkeypatch, override, text
+    run, origin, monkeypatch, override, text
 ):
     monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.Failing")
-    _, origin = run(*LABELS, name="origin")
     with pytest.raises(UserError, match="has other settings") as refused:
         extended(run, (*LABELS, override), origin=origin)
     assert f"\n  - {text}" in refused.value.what
@@ -185,8 +193,7 @@ def test_of_many_other_settings_those_of_data_and_method_come_first_and_the_rest
     assert most_telling(others[:8]) == others[:8]
 
 
-def test_a_run_that_cannot_be_extended_is_one_message(run, tmp_path, monkeypatch):
-    _, origin = run(*LABELS, name="origin")
+def test_a_run_that_cannot_be_extended_is_one_message(run, origin, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"max_epochs=2 does not extend .*expected more than its 2 epochs"):
         extended(run, LABELS, 2, origin=origin)
     with pytest.raises(UserError, match="is not a run folder"):
