@@ -1,6 +1,7 @@
 """Checks every tensor shape and argument type of the package at run time."""
 
 import copy
+import gc
 import json
 import os
 import re
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import pytorch_lightning  # noqa: F401 -- before the hook: what is first imported under it is compiled anew each time
 import torch
 from jaxtyping import install_import_hook
+
+gc.disable()  # until the tests are collected: imports leave many objects to search, and little garbage
+# Before the hook: what is first imported under it is compiled anew each time.
+import pytorch_lightning  # noqa: E402, F401
 
 for place in [name for name in os.environ if name.startswith("AMTML_")]:  # the developer's own data and cache
     del os.environ[place]
@@ -60,12 +64,14 @@ def is_whole(value) -> bool:
     return all(is_whole(v) for v in value) if isinstance(value, list) else isinstance(value, int)
 
 
+NUMBERS = ("losses", "weighting")  # folders whose tests all compare numbers
 # Longest first, so that several workers end together.
 LONGEST = (
     "test_shared_batches.py", "test_process_groups.py", "test_tutorial.py",
     "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_connect.py",
-    "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_layout.py",
-    "test_wheel.py",
+    "test_methods.py", "test_train.py", "test_extending.py", "test_pairs.py", "test_documentation.py",
+    "test_layout.py", "test_wheel.py", "test_debug.py", "test_extension.py", "test_compiled.py",
+    "test_own_images.py", "test_mistakes.py", "test_info.py", "test_notebook.py", "test_input_size.py",
 )  # fmt: skip
 
 
@@ -75,6 +81,20 @@ def pytest_configure(config):
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Skip files without tests of numbers where only those run: importing them all takes as long."""
+    if collection_path.suffix == ".py" and config.option.markexpr.startswith("numbers"):
+        every = collection_path.parent.name in NUMBERS
+        return None if every or "mark.numbers" in collection_path.read_text() else True
+    return None
+
+
+def pytest_collection_finish():
+    """Search for garbage again, but not among what the imports have left."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     """Put the longest files first, the others by name; mark the tests of losses, weightings and GPUs."""
     if gone := {*LONGEST} - {file.name for file in Path(__file__).parent.rglob("test_*.py")}:
@@ -82,7 +102,7 @@ def pytest_collection_modifyitems(items):
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
     for item in items:
-        if item.path.parent.name in ("losses", "weighting"):
+        if item.path.parent.name in NUMBERS:
             item.add_marker("numbers")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device (make gpu runs these tests)"))
