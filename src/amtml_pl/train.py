@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from amtml_pl.config.call import call
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
+from amtml_pl.config.ignored import ignored_coefficients, show_ignored
 from amtml_pl.config.reporting import command_state
 from amtml_pl.config.teacher_recipe import chosen
-from amtml_pl.config.values import ignored_coefficients
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.console import console
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
@@ -60,11 +57,8 @@ def train(job: CommandJob) -> float:
             launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
-            if job.ignored:
-                what = f"method={chosen('method')} has no teachers: {', '.join(job.ignored)} ignored."
-                console.print(what, markup=False)
-            for problem in ignored_coefficients(job.overrides, [str(name) for name in job.config.loss]):
-                console.print(f"[yellow]warning:[/] {escape(problem)}")
+            terms = [str(name) for name in job.config.loss]
+            show_ignored(chosen("method"), job.ignored, ignored_coefficients(job.overrides, terms))
             choices = {group: name for group in ("method", "student") if (name := chosen(group))}
             record = execute(RunRequest(settings, folder, job.experiment, job.typed(), choices))
         return float("nan") if record is None else record.metrics.get("val/acc", float("nan"))

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 from amtml_pl.config.checks import check
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.values import ignored_coefficients
 from amtml_pl.errors import UserError
 
 EXPERIMENTS = sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
@@ -96,13 +95,6 @@ def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_fil
     check(configure("loss=[ce]", "coef.kd=2"))
     with pytest.raises(UserError, match=r"coef.kdd: unknown term; did you mean 'kd'\?"):
         check(configure("coef.kdd=2"))
-
-
-def test_a_typed_coefficient_of_an_unselected_term_is_named():
-    typed = ["coef.kd=2", "+coef.ce=0.5", "temperature=4", "coef.rkd=1"]
-    assert [text.partition(" is ignored")[0] for text in ignored_coefficients(typed, ["ce"])] == [
-        "coef.kd=2", "coef.rkd=1",
-    ]  # fmt: skip
 
 
 def test_every_yaml_file_is_plain_and_has_a_header():

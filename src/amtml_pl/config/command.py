@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.ignored_teachers import leave_out_teachers
+from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import command_line_mistakes, reason
 from amtml_pl.config.overrides import STARTS_AGAIN, hydra_literal, key_of

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amtml_pl.config.key import Key
 from amtml_pl.config.network_keys import ORIGINS
-from amtml_pl.config.overrides import key_of
 from amtml_pl.config.rules import fits, rule_problems, suggestion, value_problem
 from amtml_pl.config.schedules import schedule_problems
 from amtml_pl.config.schema import KEYS
@@ -86,15 +85,6 @@ def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, An
         known = {*in_files, *terms}
         for name in sorted(unselected_terms - known):
             yield f"coef.{name}: unknown term{suggestion(name, dict.fromkeys(known))}"
-
-
-def ignored_coefficients(typed: Sequence[str], terms: Collection[str]) -> Iterator[str]:
-    """Yield typed coefficients of terms that are not selected, as in a sweep over methods."""
-    for word in typed:
-        node, _, name = key_of(word).partition(".")
-        if node == "coef" and name and name not in terms and not word.startswith("~"):
-            why = f"{name} is not selected (selected: {[*terms]})"
-            yield f"{word} is ignored, as {why}; add {name} to loss=[...]"
 
 
 def weights_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.config.build import Config, plain_values
-from amtml_pl.config.ignored_teachers import leave_out_teachers
+from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Identity
 from amtml_pl.config.key_roles import changes_result, changing_callbacks, identified
 from amtml_pl.config.overrides import key_of

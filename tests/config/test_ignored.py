@@ -1,4 +1,4 @@
-"""A method without teachers ignores those of the command, as in a sweep over methods."""
+"""What a command selects in vain, as in a sweep over methods, is ignored and named."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from hydra import compose
 
 from amtml_pl.config.call import call
-from amtml_pl.config.ignored_teachers import leave_out_teachers
+from amtml_pl.config.ignored import ignored_coefficients, leave_out_teachers
 
 TEACHERS = "teacher=[resnet8,vgg8_quarter]"
 
@@ -54,3 +54,10 @@ def test_a_run_without_a_method_keeps_its_teachers(configure):
     config = configure("experiment=digits", "loss=[ce]")
     assert leave_out_teachers(config, None) == []
     assert len(config.teacher) == 3
+
+
+def test_a_typed_coefficient_of_an_unselected_term_is_named():
+    typed = ["coef.kd=2", "+coef.ce=0.5", "temperature=4", "coef.rkd=1"]
+    assert [text.partition(" is ignored")[0] for text in ignored_coefficients(typed, ["ce"])] == [
+        "coef.kd=2", "coef.rkd=1",
+    ]  # fmt: skip
