@@ -26,14 +26,33 @@ def photos(tmp_path, monkeypatch, short_measurements):
     return write_image_folder(tmp_path / "my photos", per_class={".": 8})
 
 
+@pytest.fixture(scope="module")
+def made():
+    """Return what `project` has made."""
+    return []
+
+
+@pytest.fixture
+def project(made, shared, monkeypatch, short_measurements):
+    """Return such a folder, the current one, and what `distill` has made of it, once for several tests."""
+    GlobalHydra.instance().clear()
+    folder = shared / "project"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    if not made:
+        photos = write_image_folder(folder / "my photos", per_class={".": 8})
+        made.append((photos, small(photos)))
+    return made[0]
+
+
 def small(images, **others):
     plain = ("trainer=cpu", "logger=[]", "data.val_size=6")
     return distill(images, **{**SMALL, "overrides": plain, **others})
 
 
-def test_a_folder_of_classes_becomes_a_student_in_a_file(photos, tmp_path, capsys):
-    result = small(photos)
-    assert result.file == tmp_path / "student.onnx"
+def test_a_folder_of_classes_becomes_a_student_in_a_file(project, capsys):
+    photos, result = project
+    assert result.file == photos.parent / "student.onnx"
     assert len(open_exported(result.file).card.classes) == 3
     assert result.run.record.dataset.sizes == {"train": 12, "val": 6, "test": 6}
     assert result.run.record.dataset.name == "my_photos"
@@ -60,12 +79,15 @@ def test_force_trains_the_student_of_a_completed_call_again_into_the_same_folder
     assert open_exported(again.file).card.classes == ("cat", "dog", "owl")
 
 
-def test_a_folder_with_more_images_is_not_taken_for_the_one_of_the_completed_run(photos):
-    small(photos)
+def test_a_folder_with_more_images_is_not_taken_for_the_one_of_the_completed_run(project):
+    photos, _ = project
     image = next((photos / "cat").glob("*"))
-    shutil.copy(image, image.with_stem("another"))
-    with pytest.raises(UserError, match="The images of 'my_photos' have changed"):
-        small(photos)
+    another = shutil.copy(image, image.with_stem("another"))
+    try:
+        with pytest.raises(UserError, match="The images of 'my_photos' have changed"):
+            small(photos)
+    finally:
+        another.unlink()
 
 
 def test_folders_train_and_test_are_taken_and_the_suffix_chooses_the_format(tmp_path, photos):
@@ -75,9 +97,9 @@ def test_folders_train_and_test_are_taken_and_the_suffix_chooses_the_format(tmp_
     assert open_exported(result.file).card.classes == ("cat", "dog", "owl")
 
 
-def test_a_teacher_may_have_a_file_of_weights_or_a_run_folder(photos, tmp_path):
-    first = small(photos)
-    save_file(weights(RunFolder(first.run.path)), tmp_path / "own.pt.safetensors")
+def test_a_teacher_may_have_a_file_of_weights_or_a_run_folder(project):
+    photos, first = project
+    save_file(weights(RunFolder(first.run.path)), photos.parent / "own.pt.safetensors")
     given = {"resnet8_thin": "own.pt.safetensors", "vgg8_quarter": None}
     with_file = small(photos, teachers=given, student="resnet8")
     assert list(with_file.teacher_accuracy) == ["resnet8_thin", "vgg8_quarter"]
@@ -97,7 +119,7 @@ def test_the_minutes_choose_epochs_and_views_once_for_all_seeds(photos, monkeypa
     words += [*own_images.image_words(found, None), "trainer=cpu"]
     short = own_images.budget_of([*words, "seed=0"], found, 0.001)
     assert (short.epochs, short.views) == (2, 1)
-    needed = counted(round(short.minutes), "minute")
+    needed = counted(max(round(short.minutes), 1), "minute")
     assert f"2 epochs will take about {needed} (got minutes=0.001)" in capsys.readouterr().out
     long = own_images.budget_of([*words, "seed=0"], found, 100)
     assert (long.epochs, long.views) == (60, 60)
