@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 
@@ -14,13 +15,15 @@ from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import COMPOSES, KEYS
 
 
-@pytest.fixture
-def page(tmp_path):
-    """Return a function that gives the page of a command above its defaults."""
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return a function that gives the page of a command above its defaults, printed once."""
+    folder = tmp_path_factory.mktemp("pages")
 
+    @lru_cache
     def printed(command, *words):
         typed = [sys.executable, "-m", f"amtml_pl.{command}", "--help", *words]
-        done = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(typed, cwd=folder, capture_output=True, text=True, check=True)
         own, _, defaults = done.stdout.partition("\nDefaults:\n")
         assert "Powered by Hydra" in defaults
         return own
