@@ -60,7 +60,7 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
 
 
 def found_or_new(parent: Path, label: str, digest: str) -> Path:
-    """Return the folder with a hash under any label, or else the path of a new one."""
+    """Return the folder with a hash under any label, or a new path."""
     return next(iter(sorted(parent.glob(f"*-{digest}"))), parent / f"{label}-{digest}")
 
 
