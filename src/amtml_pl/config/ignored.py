@@ -9,7 +9,7 @@ from omegaconf import DictConfig, open_dict
 from rich.markup import escape
 
 from amtml_pl.config.overrides import key_of
-from amtml_pl.config.value_origin import content_of, folders_of_files
+from amtml_pl.config.value_origin import content_of, file_of
 from amtml_pl.system.console import console
 
 
@@ -21,8 +21,8 @@ def leave_out_teachers(config: DictConfig, method: str | None) -> list[str]:
     loss, teachers = config.get("loss"), config.get("teacher")
     if not isinstance(loss, DictConfig) or not isinstance(teachers, DictConfig):  # the check reports them
         return []
-    files = (folder / "method" / f"{method}.yaml" for folder in folders_of_files())
-    about: dict[str, Any] = next((content_of(file) for file in files if file.is_file()), {})
+    file = file_of("method", str(method))
+    about: dict[str, Any] = {} if file is None else content_of(file)
     own: tuple[dict[str, Any], ...] = ({"override /teacher": []}, {"override /loss": [*loss]})
     if any(choice not in about.get("defaults", []) for choice in own):
         return []

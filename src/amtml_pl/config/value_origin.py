@@ -56,6 +56,12 @@ def folders_of_files() -> list[Path]:
     return [*own, *([] if config_directory() in own else [config_directory()])]
 
 
+def file_of(group: str, name: str) -> Path | None:
+    """Return the file of a choice; None for a name without one."""
+    files = (folder / group / f"{name}.yaml" for folder in folders_of_files())
+    return next((file for file in files if file.is_file()), None)
+
+
 @lru_cache
 def content_of(file: Path) -> Any:
     """Return a YAML file's content; empty if the file does not exist."""

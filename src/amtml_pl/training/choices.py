@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from amtml_pl.config.headers import summary
 from amtml_pl.config.override_errors import options_of, reason
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.teacher_recipe import composed
-from amtml_pl.config.value_origin import content_of, folders_of_files
+from amtml_pl.config.value_origin import content_of, file_of, folders_of_files
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm
@@ -207,12 +206,6 @@ def about(group: str, name: str) -> str:
     """Return the first sentence of a choice's file."""
     file = file_of(group, name)
     return "" if file is None else summary(file)
-
-
-def file_of(group: str, name: str) -> Path | None:
-    """Return the file of a choice; None for a teacher that is a student's network."""
-    files = (folder / group / f"{name}.yaml" for folder in folders_of_files())
-    return next((file for file in files if file.is_file()), None)
 
 
 def dataset_in(teacher: str) -> str | None:
