@@ -43,10 +43,8 @@ def sentences(problem: Problem, metric: str) -> Iterator[str]:
 
 def distance(following: Group, paired: PairedDifference) -> str:
     """Return the distance from the next group; empty if they share no seed."""
-    if paired.mean is None:
-        return ""
-    error = "" if paired.error is None else f" ± {paired.error:.4f}"
-    return f", {paired.mean:+.4f}{error} from the next one, {following.name}{tested(paired)}"
+    shown = paired.distance()
+    return f", {shown} from the next one, {following.name}{tested(paired)}" if shown else ""
 
 
 def tested(paired: PairedDifference) -> str:

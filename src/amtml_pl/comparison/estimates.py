@@ -102,10 +102,12 @@ class PairedDifference:
 
     def difference(self) -> str:
         """Return ``+0.0123 ± 0.0045``, with the number of seeds if not all."""
-        if self.mean is None:
-            return ""
+        return f"{self.distance()}{of_seeds(self.n) if self.partial and self.mean is not None else ''}"
+
+    def distance(self) -> str:
+        """Return ``+0.0123 ± 0.0045``; empty without a shared seed."""
         error = "" if self.error is None else f" ± {self.error:.4f}"
-        return f"{self.mean:+.4f}{error}{of_seeds(self.n) if self.partial else ''}"
+        return "" if self.mean is None else f"{self.mean:+.4f}{error}"
 
     def probability(self) -> str:
         """Return p and its number of seeds, or the reason for its absence."""
