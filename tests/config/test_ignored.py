@@ -61,3 +61,8 @@ def test_a_typed_coefficient_of_an_unselected_term_is_named():
     assert [text.partition(" is ignored")[0] for text in ignored_coefficients(typed, ["ce"])] == [
         "coef.kd=2", "coef.rkd=1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["~coef.kd", "coef={kd:2}"])
+def test_a_deleted_coefficient_or_the_whole_node_is_not_named(typed):
+    assert [*ignored_coefficients([typed], ["ce"])] == []
