@@ -114,12 +114,19 @@ torch.set_num_threads(1)  # small tensors, and a machine that others use too
 
 
 @pytest.fixture(autouse=True)
-def own_signal_handlers():
-    """Restore the handlers that a command replaces: a forked worker that inherits them may not end."""
+def process_as_before():
+    """Restore what a command leaves behind, as it ends with its process.
+
+    A forked worker that inherits its signal handlers may not end. A later test that composes a configuration
+    would read its choices.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
     from amtml_pl.system.signals import restoring_handlers
 
     with restoring_handlers(signal.SIGINT, signal.SIGTERM):
         yield
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture(autouse=True)

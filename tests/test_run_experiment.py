@@ -64,11 +64,11 @@ def state():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [(), ("nothing=1",), ("trainer.max_epochs=0",)], ids=str)
+@pytest.mark.parametrize("words", [(), ("nothing=1",), ("trainer.max_epochs=0",), ("--help",)], ids=str)
 def test_the_process_is_as_before(places, words):
     before = state()
     try:
-        run_experiment(*LABELS, *words, *places)
+        run_experiment(*LABELS, *places, *words)
     except UserError:
         assert words
     assert state() == before

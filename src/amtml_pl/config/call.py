@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from amtml_pl.config.command import CommandJob, composed_by_hydra, status_of
 from amtml_pl.config.overrides import STARTS_AGAIN, key_of
@@ -90,7 +91,8 @@ def refuse_other_processes(command: str) -> None:
 def process_as_before() -> Iterator[None]:
     """Restore afterwards what Hydra and a command change for the whole process."""
     argv, report_thread = sys.argv, threading.excepthook
-    hydra, environment = GlobalHydra.instance().hydra, dict(os.environ)
+    hydra, composed = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    environment = dict(os.environ)
     restore_numbers = numbers_as_before()
     loggers = {logging.getLogger(name): logging.getLogger(name).level for name in LOGGERS}
     handlers = logging.root.handlers[:]
@@ -103,7 +105,7 @@ def process_as_before() -> Iterator[None]:
         finally:
             command_state.begin()
             sys.argv, threading.excepthook = argv, report_thread
-            GlobalHydra.instance().hydra = hydra
+            GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, composed
             os.environ.clear()
             os.environ.update(environment)
             restore_numbers()
