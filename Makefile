@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tests/conftest.py has their order.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-slow test-instruction-sets benchmark gpu lint audit docs clean
+.PHONY: help setup demo test test-slow test-older-processor benchmark gpu lint audit docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,10 +30,9 @@ test: setup  ## run the fast tests
 test-slow: setup  ## run whole trainings, several processes, the browser
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
-# What compares numbers, as two older processors compute them; make test computes as this one does.
-test-instruction-sets: setup  ## run the tests that compare numbers as two older processors compute
+# What compares numbers, with the oldest instruction set; make test computes with those of this processor.
+test-older-processor: setup  ## run the tests that compare numbers as an older processor computes
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
 
 benchmark: setup  ## measure speed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
