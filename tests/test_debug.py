@@ -14,6 +14,8 @@ from amtml_pl.teachers.published import refuse_unfinished
 from amtml_pl.train import main
 from archives import write_image_folder
 
+pytestmark = pytest.mark.slow
+
 RUN = ("experiment=digits_amtml", "student=resnet8_thin", "trainer=cpu", "logger=[]")
 FAST = (*RUN, "teacher=[resnet8]")
 

@@ -126,6 +126,7 @@ def test_the_pages_hold_many_commands():
 
 
 # An experiment alone is checked with the configuration.
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [job for job in JOBS if len(job[1]) > 1 or job[0] != "train"], ids=str)
 def test_every_command_composes_and_is_sound(hold, job):
     hold(*job)

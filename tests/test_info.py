@@ -9,6 +9,8 @@ from amtml_pl.config.build import plain_values
 from amtml_pl.config.paths import config_directory
 from amtml_pl.system.console import Terminal
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def table(command, monkeypatch, tmp_path):
@@ -79,7 +81,6 @@ def needs_of(config):
     return ", ".join(method_needs(terms, build_object(config.weighting)))
 
 
-@pytest.mark.slow
 def test_every_method_is_listed_with_its_terms(table):
     found = table("methods")
     assert found.keys() == choices("method") | {"method"}
@@ -90,7 +91,6 @@ def test_every_method_is_listed_with_its_terms(table):
     assert found["ce"] == ["ce", "Trains the student from labels only, without teachers"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(choices("method")))
 def test_a_listed_method_has_the_parts_of_the_composed_one(configure, method):
     from amtml_pl.training.choices import with_method

@@ -18,7 +18,7 @@ from amtml_pl.results.run import load_run
 from rounding import images_of
 from tiny_runs import TINY
 
-pytestmark = pytest.mark.usefixtures("short_measurements")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_measurements")]
 
 VIT = """
 network:

@@ -14,6 +14,8 @@ from nbclient import NotebookClient
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own_images.ipynb"
 PREPARE = """
 from amtml_pl import run_experiment
+
+pytestmark = pytest.mark.slow
 words = ["experiment=digits", "method=ce", "trainer=cpu", "logger=[]", "data.train_size=200",
          "data.val_size=60", "data.batch_size=20", "student=resnet8_thin", "paths.data={data}"]
 """
@@ -93,7 +95,6 @@ def test_the_example_has_no_stored_outputs():
     assert not re.search("/(home|root|work|tmp|Users)/", EXAMPLE.read_text())
 
 
-@pytest.mark.slow
 def test_the_example_ends_in_an_onnx_file(tmp_path):
     notebook = nbformat.read(EXAMPLE, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}

@@ -15,6 +15,8 @@ from amtml_pl.system.console import counted
 from archives import write_image_folder
 from tiny_runs import weights
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"teachers": ["vgg8_quarter"], "student": "resnet8_thin", "epochs": 1, "method": "avg"}
 
 

@@ -148,6 +148,7 @@ def stepped():
     return [], set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch, student):
     """A step depends on a student's maps alone; without maps, one student stands for all."""

@@ -21,6 +21,8 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.train import main
 from tiny_runs import CE, at_step
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("experiment=digits", "method=ce", *CE)
 
 

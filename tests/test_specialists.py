@@ -13,6 +13,8 @@ from amtml_pl.results.evaluation.images import own_images
 from amtml_pl.results.run import load_run
 from amtml_pl.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("trainer.max_epochs=1", "logger=[]")
 SEEN = {"resnet8": [0, 1, 2, 3], "vgg8_quarter": [3, 4, 5, 6], "wrn_10_1": [6, 7, 8, 9]}
 TINY = (
@@ -37,7 +39,6 @@ def test_the_teachers_of_an_experiment_know_every_class_together_and_four_each(c
     assert {place for classes in known for place in classes} == {*range(10)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["digits_specialists_teacher", "cifar10_jpeg_specialists_teacher"])
 def test_a_recipe_of_specialists_is_an_experiment_of_its_own(configure, experiment):
     config = configure(f"experiment={experiment}")

@@ -13,6 +13,8 @@ import yaml
 from amtml_pl.config.paths import config_directory
 from archives import write_image_folder
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20", "student=resnet8_thin",
     "logger=[]",
@@ -75,7 +77,6 @@ def test_the_documented_command_trains_on_images_of_224_pixels(command, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
     folder = tmp_path / "my conf" / "student"
     folder.mkdir(parents=True)

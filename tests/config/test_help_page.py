@@ -14,6 +14,8 @@ from amtml_pl.config.key import leaves
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import COMPOSES, KEYS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

@@ -118,6 +118,7 @@ SMALL_VIT = (
 SMALL_SWIN = ("img_size=32", "window_size=4", "depths=[1,1,1,1]", "embed_dim=24")
 
 
+@pytest.mark.slow
 def test_a_student_learns_the_patches_of_a_transformer_and_of_swin_from_the_cache(run):
     """In channels-last layout; only the hints of other tokens are computed again."""
     short = "recipe_overrides=['trainer.max_epochs=1','logger=[]']"

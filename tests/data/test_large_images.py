@@ -33,6 +33,7 @@ def test_the_centre_is_stored_with_the_shorter_side_resized(tmp_path):
     assert abs(stored - torch.from_numpy(expected.copy()).permute(2, 0, 1).int())[inside].max() <= 1
 
 
+@pytest.mark.slow
 @needs_linux
 def test_batches_of_100_000_mapped_images_take_less_than_500_mb_of_private_memory(tmp_path):
     data = PackedDataModule(

@@ -22,13 +22,10 @@ from steps import small_module
 WITHOUT_SHAPE_CHECKS = pytest.mark.skipif("SHAPE_CHECKS" not in os.environ, reason="run by the first test")
 
 
-@pytest.mark.numbers
+@pytest.mark.slow
 @pytest.mark.skipif("SHAPE_CHECKS" in os.environ, reason="is this process")
-@pytest.mark.parametrize("speed", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_this_file_passes_in_a_process_without_shape_checks_which_do_not_compile(speed, pytestconfig):
-    chosen = pytestconfig.option.markexpr  # such as those of numbers alone
-    marked = f"({chosen}) and {speed}" if chosen else speed
-    command = [sys.executable, "-m", "pytest", "-q", "-m", marked, __file__]
+def test_this_file_passes_in_a_process_without_shape_checks_which_do_not_compile():
+    command = [sys.executable, "-m", "pytest", "-q", __file__]
     done = subprocess.run(command, env={**os.environ, "SHAPE_CHECKS": "off"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
@@ -56,9 +53,8 @@ def numbers_of(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-@pytest.mark.numbers
 @WITHOUT_SHAPE_CHECKS
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_loss_gradients_and_running_statistics_are_those_of_the_eager_step(backend):
     (eager, _), (module, _) = distiller(), distiller()
     compiled(module, backend=backend)
@@ -108,7 +104,6 @@ class Unfit(LossTerm):
         return total if total > 0 else -total
 
 
-@pytest.mark.numbers
 @WITHOUT_SHAPE_CHECKS
 @pytest.mark.parametrize("term", [OfThisEpoch, Unfit])
 def test_a_term_that_does_not_compile_leaves_the_student_compiled(term):
@@ -167,7 +162,6 @@ def test_runs_of_one_process_do_not_share_what_they_have_compiled():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
-@pytest.mark.numbers
 @WITHOUT_SHAPE_CHECKS
 def test_random_teachers_are_the_same_in_a_compiled_run():
     def weights_of(module):

@@ -65,6 +65,7 @@ def test_the_files_of_the_groups_name_all_of_our_constructors():
     assert ours == allowed.own_constructors(*GROUPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_our_constructors_do_nothing_else(configure, group, name):
     partial = CHOICES[group][2]

@@ -16,6 +16,8 @@ from amtml_pl.training.preflight import check_parts
 from amtml_pl.training.settings import settings_of
 from tiny_runs import CE, TINY, WATCHED_CE, assert_bitwise_equal, at_step, failing, trained, weights
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("experiment=digits", "method=ce", *CE)
 EMA = ("callbacks=[ema]", "callbacks.ema.decay=0.5")
 

@@ -16,6 +16,8 @@ from amtml_pl.teachers import linear_head
 from amtml_pl.training import head_fit
 from tiny_runs import CE, assert_bitwise_equal, ready, weights
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = (
     "experiment=digits", "method=avg", *CE, "teacher=[resnet8]", "teacher.resnet8.pretrained=true",
     "teacher.resnet8.network._target_=tiny_runs.features_only",

@@ -11,6 +11,8 @@ from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.settings import settings_of
 from tiny_runs import CE, assert_bitwise_equal, at_step, failing, ready, weights
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("experiment=digits", "method=ce", *CE, "doctor=false")
 
 

@@ -18,6 +18,8 @@ from amtml_pl.training.settings import settings_of
 from own_callbacks import FailingLogger
 from tiny_runs import WATCHED_CE, at_step, failing, trained
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("experiment=digits", "method=ce", *WATCHED_CE)
 CHOICES = {file.stem for file in (config_directory() / "logger").glob("*.yaml")}
 WITH_EXTRA = {"wandb", "mlflow", "trackio"}

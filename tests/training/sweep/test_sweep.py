@@ -23,6 +23,8 @@ from amtml_pl.config.paths import config_directory
 from amtml_pl.train import main
 from amtml_pl.training.sweep.jobs import sweep_context
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent.parent.parent
 SMALL = (
     "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60",
@@ -83,7 +85,6 @@ def records(tmp_path):
     return [json.loads(file.read_text()) for file in (tmp_path / "outputs" / "runs").rglob("run.json")]
 
 
-@pytest.mark.slow
 def test_neither_a_mistake_nor_an_unexpected_error_ends_the_other_jobs(sweep, tmp_path):
     jobs = ("student.network.depth=9,8,14", "hydra.sweep.subdir='${hydra.job.num}'")
     obstacle = tmp_path / "outputs" / "runs" / "1" / "doctor.json"
@@ -175,7 +176,6 @@ def test_a_prepared_sweep_sets_nothing_that_the_command_of_a_job_lacks():
         )
 
 
-@pytest.mark.slow
 @needs_proc
 def test_a_sweep_of_six_killed_at_the_fourth_and_repeated_completes_each_job_once(command, tmp_path):
     jobs = (*SMALL, "seed=range(3)", "optimizer.lr=0.05,0.1")
@@ -198,7 +198,6 @@ def test_a_sweep_of_six_killed_at_the_fourth_and_repeated_completes_each_job_onc
     assert sorted(int(row["job"]) for row in rows(tmp_path)) == list(range(6))
 
 
-@pytest.mark.slow
 @needs_proc
 def test_a_job_whose_process_is_killed_does_not_end_the_sweep(command, tmp_path):
     jobs = (*SMALL, "trainer.max_epochs=300,1", "seed=0")
@@ -210,7 +209,6 @@ def test_a_job_whose_process_is_killed_does_not_end_the_sweep(command, tmp_path)
     assert "its process was ended by SIGKILL" in (tmp_path / "output.txt").read_text()
 
 
-@pytest.mark.slow
 @needs_proc
 def test_ctrl_c_ends_a_sweep_with_130_and_prints_how_to_resume(command, tmp_path):
     process = command(*SMALL, "trainer.max_epochs=300", "seed=0,1", threads=1)
@@ -225,7 +223,6 @@ def test_ctrl_c_ends_a_sweep_with_130_and_prints_how_to_resume(command, tmp_path
     assert [record["status"] for record in records(tmp_path)] == ["interrupted"]
 
 
-@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_two_jobs_at_once_share_the_teacher_the_cache_and_the_cores(command, tmp_path, launcher):
@@ -240,7 +237,6 @@ def test_two_jobs_at_once_share_the_teacher_the_cache_and_the_cores(command, tmp
     assert len(list((tmp_path / "outputs" / "teachers").rglob("run.json"))) == 1
 
 
-@pytest.mark.slow
 @needs_proc
 def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tmp_path):
     import optuna
@@ -263,7 +259,6 @@ def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tm
     assert study.best_value == max(float(row["val/acc"]) for row in rows(tmp_path))
 
 
-@pytest.mark.slow
 def test_a_search_continues_after_a_failed_trial_and_the_repeated_command_tries_it_again(sweep, tmp_path):
     depth = ("student.network.depth=choice(9)", "seed=0")
     for _ in range(2):
