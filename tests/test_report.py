@@ -56,10 +56,13 @@ def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(repo
 
 def test_names_for_a_paper_and_the_real_name_of_the_baseline(report, tmp_path):
     write_study(tmp_path / "runs", seeds=(0, 1))
-    printed, _ = report("runs=runs", "baseline=avg", "names={avg: Average, amtml: AMTML-KD}")
+    write_run(tmp_path / "runs" / "warm", "small", 0, 0.8, typed="method=avg temperature=9")
+    names = r"names={avg: Average, amtml: AMTML-KD, avg temperature\=9: Warm average}"
+    printed, _ = report("runs=runs", "baseline=avg", names)
     assert "difference from Average" in " ".join(printed.replace("│", " ").replace("┃", " ").split())
     table = (tmp_path / "runs" / "report" / "report.tex").read_text()
     assert "AMTML-KD & 2 &" in table
+    assert "Warm average & 1 &" in table
     assert "relative to Average." in table
 
 

@@ -187,6 +187,9 @@ def test_words_of_names_are_replaced_for_a_paper(tmp_path):
     problems = problems_in(tmp_path)
     rename(problems, {"avg": "Average", "amtml": "AMTML-KD"})
     assert {group.name for group in problems[0].groups} == {"Average", "Average temperature=9", "AMTML-KD"}
+    rename(problems, {"Average temperature=9": "Average, T = 9", "Average": "Mean"})
+    assert {group.name for group in problems[0].groups} == {"Mean", "Average, T = 9", "AMTML-KD"}
+    rename(problems, {"Mean": "Average"})
     with pytest.raises(UserError, match=r"\(got 'avg', names are .*AMTML-KD"):
         rename(problems, {"avg": "Mean"})
     with pytest.raises(UserError, match="gives the name 'Average' to several groups"):

@@ -121,24 +121,23 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
 
 
 def rename(problems: Sequence[Problem], names: Mapping[str, str]) -> None:
-    """Replace words in the names of groups, such as ``avg`` by ``Average``.
+    """Replace names of groups, or words in them, such as ``avg`` by ``Average``.
 
     Raises:
         UserError: if a word is in no name, or two groups of a problem get the same name.
     """
-    unused = {*names}
+    unused, known = {*names}, ", ".join(group.name for problem in problems for group in problem.groups)
     for problem in problems:
         for group in problem.groups:
-            words = group.name.split(" ")
-            unused -= {*words}
-            group.name = " ".join(names.get(word, word) for word in words)
+            whole, words = group.name, group.name.split(" ")
+            unused -= {whole} if whole in names else {*words}
+            group.name = names.get(whole) or " ".join(names.get(word, word) for word in words)
         twice = [name for name, n in Counter(group.name for group in problem.groups).items() if n > 1]
         if twice:
             raise UserError(
                 f"names= gives the name {twice[0]!r} to several groups.", fix="use different names"
             )
     if unused:
-        known = ", ".join(group.name for problem in problems for group in problem.groups)
         raise UserError(
             f"names= has a word that is in no group's name (got {min(unused)!r}, names are {known:.600}).",
             fix="pass 'names={WORD: NEW_WORD}'",

@@ -79,7 +79,7 @@ REPORT = {
     "runs": key(FOLDER, "a folder with run folders at any depth"),
     "baseline": key(TEXT, "the method, experiment or group that all others are compared with, seed by seed"),
     "metric": Key(str, "a metric in run.json, e.g. test/acc", help="metric that ranks and compares groups"),
-    "names": key(NAMES, "words in the names of groups, and the words to show instead"),
+    "names": key(NAMES, "names of groups or words in them, and what to show instead"),
     "trials": key(SWITCH, "true: also compare the trials of hyperparameter searches"),
     "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }
