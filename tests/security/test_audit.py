@@ -51,7 +51,7 @@ def test_an_audit_without_a_finding_passes_with_the_number_of_packages(audit, ou
 def test_a_finding_fails_with_its_name_and_the_fixed_versions(audit):
     done = audit(report(SOUND, VULNERABLE), "Read timed out", 1)
     assert done.returncode == 1
-    assert "pillow 1.0: PYSEC-1, mended in 1.1, 2.0" in done.stderr
+    assert "pillow 1.0: PYSEC-1, fixed in 1.1, 2.0" in done.stderr
 
 
 @pytest.mark.parametrize(
