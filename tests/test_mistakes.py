@@ -21,6 +21,9 @@ TYPED = {
     "teacher=[resnet32,resnt56]": ["teacher=resnt56: unknown choice; did you mean 'resnet56'?"],
     "loss.kd.temperature=3": ["loss.kd has settings, but it is not selected"],
     "teacher=[resnet32": ["teacher=[resnet32:", "(command line)"],
+    "teacher.a.recipe_overrides=[optimizer.lr=1,logger=[]]": [
+        """to pass a list of overrides: "teacher.a.recipe_overrides=['optimizer.lr=1','logger=[]']\"""",
+    ],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
     "seed=0,1": ["seed=0,1: several values need a sweep (expected -m before"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,7 @@ WITHOUT_SLURM = (
     "Fix: run the command on a login node, or try it here with launcher=submitit_local"
 )
 SEARCHED = "hydra.searchpath="
+ENTRY = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])+")  # of a list, whose entries may be lists
 
 
 def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool = True) -> list[str]:
@@ -186,8 +188,12 @@ def keys_below(tree: dict[str, Any], name: str) -> list[str]:
 def quoting(word: str) -> str:
     """Return how to quote a value that Hydra's grammar does not read as text."""
     key, sign, value = word.partition("=")
-    meant = sign and value and not set(value) & set("'\"\\")
-    return f"; to pass the value as a string: '{key}=\"{value}\"'" if meant else ""
+    if not (sign and value) or set(value) & set("'\"\\"):
+        return ""
+    if value[0] + value[-1] == "[]" and "=" in value:  # overrides, such as those of a teacher's recipe
+        entries = ",".join(f"'{entry}'" for entry in ENTRY.findall(value[1:-1]))
+        return f'; to pass a list of overrides: "{key}=[{entries}]"'
+    return f"; to pass the value as a string: '{key}=\"{value}\"'"
 
 
 def reason(error: Exception) -> str:
