@@ -118,6 +118,10 @@ def test_columns_that_do_not_fit_are_named(monkeypatch, capsys):
     assert "1.0 M" in shown
 
 
+def test_the_choices_may_follow_an_option():
+    assert info.with_key(["--config-dir", "mine", "teachers"]) == ["--config-dir", "mine", "info=teachers"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

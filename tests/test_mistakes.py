@@ -26,7 +26,7 @@ TYPED = {
     ],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
-    "seed=0,1": ["seed=0,1: several values need a sweep (expected -m before"],
+    "seed=0,1": ["seed=0,1: several values need a sweep (expected -m)"],
     "~optimizer.lrr": ["optimizer.lrr: unknown key"],
 }
 VALUES = {

@@ -13,6 +13,7 @@ from rich.table import Table
 from amtml_pl.config.checks import check_values
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import INFO
+from amtml_pl.config.command_line import options_and_overrides
 from amtml_pl.system.console import console
 
 NUMBERS = ("parameters", "MACs", "pixels", "classes", "training images")
@@ -34,9 +35,11 @@ def main() -> None:
 
 
 def with_key(words: Sequence[str]) -> list[str]:
-    """Return words of the command line, with ``info=`` before a first word without a key."""
-    bare = bool(words) and "=" not in words[0] and not words[0].startswith("-")
-    return [f"info={words[0]}", *words[1:]] if bare else [*words]
+    """Return words of the command line, with ``info=`` before a first override without a key."""
+    options, overrides = options_and_overrides(words)
+    if overrides and "=" not in overrides[0]:
+        overrides[0] = f"info={overrides[0]}"
+    return [*options, *overrides]
 
 
 @command("info", multirun=False)

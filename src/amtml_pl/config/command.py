@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -25,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
+from amtml_pl.config.command_line import folder_mistake, options_and_overrides, typed_mistakes
 from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Key
-from amtml_pl.config.override_errors import command_line_mistakes, reason
+from amtml_pl.config.override_errors import reason
 from amtml_pl.config.overrides import STARTS_AGAIN, hydra_literal, key_of
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.reporting import (
@@ -43,6 +42,7 @@ from amtml_pl.errors import Preempted, UserError
 from amtml_pl.system.console import quieten
 from amtml_pl.system.forked_job import ProcessCrashedError
 from amtml_pl.system.limits import MEMORY, causes, in_limited_memory
+from amtml_pl.system.ranks import world_size
 from amtml_pl.system.signals import prepare_to_end, raise_on_sigterm
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -166,7 +166,13 @@ def composed_by_hydra(name: str, work: Callable[[CommandJob], Any]) -> Callable[
         command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
         return work(CommandJob(name, config, leave_out_teachers(config, chosen("method"))))
 
-    composed: Callable[[], None] = run
+    def composed() -> None:
+        options, overrides = options_and_overrides(sys.argv[1:])
+        sys.argv[1:] = [*options, *overrides]  # Hydra takes no override before an option
+        if problem := folder_mistake():
+            raise UserError(problem)
+        run()
+
     return composed
 
 
@@ -176,9 +182,16 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     quieten()
     raise_on_sigterm()
     command_state.begin()
-    swept = get_args_parser().parse_args().multirun
+    swept = get_args_parser().parse_known_intermixed_args()[0].multirun
     if swept and not multirun:
         report_typed(["--multirun is not supported by this command; run it once for each run folder"])
+        sys.exit(2)
+    if swept and world_size() > 1:
+        name = Path(sys.argv[0]).stem.removeprefix("amtml-")
+        fix = shlex.join(["python", "-m", f"amtml_pl.{name}", *sys.argv[1:]])
+        report_typed(
+            [f"-m: a sweep starts the processes of its runs (got {world_size()}, expected 1). Fix: {fix}"]
+        )
         sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on, to report them here
     try:
@@ -237,22 +250,6 @@ def begin_in_utf8() -> None:
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{locale.getencoding()}:replace"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **own})  # noqa: S606
-
-
-def typed_mistakes() -> list[str]:
-    """Return mistakes in this process's command line; none if it has a ``--config-name``."""
-    arguments = get_args_parser().parse_args()
-    if arguments.config_name is not None:
-        return []
-    typed = list(arguments.overrides)
-    if arguments.config_dir is not None:
-        typed.insert(0, f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]")
-    name = Path(sys.argv[0]).stem.removeprefix("amtml-")
-    if not (config_directory() / f"{name}.yaml").is_file():
-        name = "train"
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return command_line_mistakes(typed, name, swept=arguments.multirun)
 
 
 def user_config_folders(hydra: Any) -> list[str]:

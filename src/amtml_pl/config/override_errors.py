@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +50,7 @@ WITHOUT_SLURM = (
     "Fix: run the command on a login node, or try it here with launcher=submitit_local"
 )
 SEARCHED = "hydra.searchpath="
+OVERRIDES = re.compile(r"\s[+~]*[\w./@]+=")  # after another one in the same string
 ENTRY = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])+")  # of a list, whose entries may be lists
 
 
@@ -67,13 +70,20 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
             continue
         options = options_of(override.key_or_group, folders)
         if override.is_sweep_override() and not swept:
-            problems.append(f"{word}: several values need a sweep (expected -m before the overrides)")
+            problems.append(f"{word}: several values need a sweep ({sweep_start()})")
         elif wrong := [*option_problems(override, options)]:
             problems += wrong
         else:
             sound[word] = first_value(override, options)
     problems += key_problems(sound, config_name, folders)
     return [f"{problem} ({command_state.typed_in})" for problem in problems]
+
+
+def sweep_start() -> str:
+    """Return how to start a sweep with the words of this command or call."""
+    if not command_state.called:
+        return "expected -m"
+    return "in a terminal: " + shlex.join(["python", "-m", f"amtml_pl.{sys.argv[0]}", "-m", *sys.argv[1:]])
 
 
 def searched_folders(typed: Sequence[str]) -> list[Path]:
@@ -190,6 +200,8 @@ def quoting(word: str) -> str:
     key, sign, value = word.partition("=")
     if not (sign and value) or set(value) & set("'\"\\"):
         return ""
+    if command_state.called and OVERRIDES.search(value):
+        return "; pass each override as a string of its own"
     if value[0] + value[-1] == "[]" and "=" in value:  # overrides, such as those of a teacher's recipe
         entries = ",".join(f"'{entry}'" for entry in ENTRY.findall(value[1:-1]))
         return f'; to pass a list of overrides: "{key}=[{entries}]"'
