@@ -18,7 +18,8 @@ from tiny_runs import TINY, assert_bitwise_equal
 pytestmark = pytest.mark.slow
 EXAMINED = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu")
 RUN = (*EXAMINED, "doctor=false")
-LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
+LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0", "callbacks=[ema]", "callbacks.ema.decay=0.5")
+LOGGED = ("logger=[csv,mlflow]", "callbacks=[ema,lr_monitor]")
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +84,12 @@ def has_trained(folder):
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """The folder and output of an uninterrupted run under torchrun, with the doctor."""
+    """The folder and output of an uninterrupted run under torchrun, with the doctor and loggers."""
     folder = tmp_path_factory.mktemp("whole")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "amtml_pl.train"]
     environment = {**prepared, "AMTML_OUTPUTS": str(folder)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run([*command, *EXAMINED, *LONG], env=environment, check=False, **pipes)
+    done = subprocess.run([*command, *EXAMINED, *LONG, *LOGGED], env=environment, check=False, **pipes)
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
 
@@ -112,13 +113,10 @@ def test_a_sweep_starts_a_group_for_each_job_and_prints_a_message_of_all_process
     assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
 
 
-def test_two_processes_write_one_run_of_each_logger_and_save_one_average(train, tmp_path):
-    words = ("trainer.devices=2", "logger=[csv,mlflow]", "trainer.max_epochs=2")
-    status, output = ended(train(*RUN, *words, "callbacks=[ema,lr_monitor]", "callbacks.ema.decay=0.5"))
-    assert status == 0, output
-    [folder] = tmp_path.glob("outputs/runs/*/*")
+def test_two_processes_write_one_run_of_each_logger_and_save_one_average(whole):
+    [folder] = whole[0].glob("runs/*/*")
     assert [table.parent.name for table in folder.glob("csv/*/metrics.csv")] == ["version_0"]
-    with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
+    with sqlite3.connect(whole[0] / "mlflow.db") as database:
         assert database.execute("select name, status from runs").fetchall() == [(folder.name, "FINISHED")]
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
