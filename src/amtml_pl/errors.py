@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 
 class UserError(Exception):
     """A mistake that the user can correct; shown without a traceback, exit status 2.
@@ -40,3 +42,21 @@ class Preempted(BaseException):
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message; its type if that is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def raised_by(place: str, method: str, error: Exception) -> UserError:
+    """Return the message for an exception of a part of the configuration.
+
+    Args:
+        place: the part's key, such as ``callbacks.mine``.
+        method: of the part, which raised.
+        error: what it raised.
+    """
+    group = place.partition(".")[0]
+    # Whole words: half an address of a page is of no use.
+    text = shorten(first_line(error).rstrip("."), 300, break_on_hyphens=False, placeholder=" …")
+    return UserError(
+        f"{place} raised {type(error).__name__} in {method}: {text}{'' if text[-1] == '…' else '.'} "
+        "After a correction, the same command resumes the run from its last checkpoint, if it has one.",
+        fix=f"correct {place} (traceback=true prints the traceback), or leave it out of '{group}=[...]'",
+    )

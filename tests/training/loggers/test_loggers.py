@@ -208,7 +208,7 @@ def test_a_logger_that_raises_ends_the_fit_resumable(fit, monkeypatch):
     monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.FailingLogger")
     own = ("logger=[csv]", "logger.csv._target_=own_callbacks.FailingLogger")
     with pytest.raises(
-        UserError, match=r"^logger.csv raised KeyError in log_metrics: 'my column'. The same com"
+        UserError, match=r"^logger.csv raised KeyError in log_metrics: 'my column'. After a cor"
     ):
         fit(*own)
     record, folder = fit("logger=[]")
