@@ -127,6 +127,18 @@ def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):
     assert "did you mean 'momentum'?" in output
 
 
+def test_a_value_in_a_file_of_a_list_is_reported_with_the_file(mistake, tmp_path):
+    for group, package in (("loss", "# @package _global_\nloss:\n  own: "), ("callbacks", "own: ")):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / "own.yaml").write_text(f"{package}{{_target_: os.system}}\n")
+    words = ("--config-dir", str(tmp_path / "own"), "experiment=digits", "loss=[ce,own]", "callbacks=[own]")
+    output = mistake(*words, "coef={ce:1,own:1}", "+optimizer.lrr=1")
+    assert "The configuration has 3 mistakes" in output
+    assert output.count(f"({tmp_path}/own/loss/own.yaml)") == 1
+    assert output.count(f"({tmp_path}/own/callbacks/own.yaml)") == 1
+    assert output.count("(command line)") == 1
+
+
 @pytest.fixture
 def own_student(tmp_path):
     """Return a user's folder with one choice, ``student=mine``."""
