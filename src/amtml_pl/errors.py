@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import shorten
+
+NETWORK = "student or teacher.NAME"  # the nodes of a configuration that describe a network
 
 
 class UserError(Exception):
@@ -21,6 +25,26 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that a notebook shows in place of a traceback."""
         return [f"error: {self}"]
+
+
+@contextmanager
+def naming(node: str) -> Iterator[None]:
+    """Name a network's node in UserErrors of the code inside, which knows no configuration.
+
+    Args:
+        node: ``student`` or ``teacher.`` and a name.
+    """
+
+    def named(text: str) -> str:
+        text = text.replace(NETWORK, node)
+        return text if node == "student" else text.replace("teacher.NAME", node)
+
+    try:
+        yield
+    except UserError as error:
+        fix = None if error.fix is None else named(error.fix)
+        UserError.__init__(error, named(error.what), fix=fix)  # the same object keeps its cause
+        raise
 
 
 class Interrupted(KeyboardInterrupt):

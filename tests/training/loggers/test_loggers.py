@@ -174,7 +174,8 @@ def test_a_folder_that_mlflow_does_not_accept_is_refused_before_the_run(configur
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     settings = settings_of(configure(*LABELS, "logger=[mlflow]", f"logger.mlflow.tracking_uri={uri}"))
     with pytest.raises(
-        UserError, match=r"is a folder.*\nFix: \"logger.mlflow.tracking_uri='sqlite:////my/mlruns/mlflow.db'\"$"
+        UserError,
+        match=r"is a folder.*\nFix: \"logger.mlflow.tracking_uri='sqlite:////my/mlruns/mlflow.db'\"$",
     ):
         check_parts(settings)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
