@@ -81,8 +81,8 @@ PARTS = {
 }
 # These end a stage for all others, or are mistakes only alone.
 LEFT_OUT = (
-    "temperature=${nothing}", "trainer=gpu", "trainer=ddp", "optimzer.lr=1", "+trainer.strategy=fsdp", "seed=0,1",
-    "scheduler.milestones=[5,x]",
+    "temperature=${nothing}", "trainer=gpu", "trainer=ddp", "optimzer.lr=1", "+trainer.strategy=fsdp",
+    "seed=0,1", "scheduler.milestones=[5,x]",
 )  # fmt: skip
 MISTAKES = {**TYPED, **VALUES, **CONSTRUCTORS, **PARTS}
 

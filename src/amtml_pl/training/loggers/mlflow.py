@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -83,10 +84,11 @@ class MLFlow(MLFlowLogger):
 
 
 def refuse_folder(uri: str) -> None:
-    """Raise a UserError for a folder, which MLflow itself refuses only after the run has begun."""
+    """Raise a UserError for a folder before the run begins, unless MLflow allows it."""
     from mlflow import environment_variables
-    from mlflow.utils.uri import is_local_uri
+    from mlflow.utils import uri as uris
 
+    is_local_uri: Callable[[str], bool] = uris.is_local_uri
     allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)  # an older MLflow has none
     if allowed is None or allowed.get() or not is_local_uri(uri):
         return
