@@ -49,11 +49,14 @@ VALUES = {
 }
 CONSTRUCTORS = {
     "+student.network.deph=3": ["student.network.deph:", "has no such argument; did you mean 'depth'? (comm"],
-    "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
+    "optimizer.lr=fast": ["optimizer.lr='fast': expected a number (command line)"],
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "is not an allowed constructor"],
     "~student.network.depth": ["models.cifar_resnet.CifarResNet needs the argument 'depth'"],
-    "trainer=gpu": ["trainer.accelerator=gpu: this machine has no usable GPU", "(conf/trainer/gpu.yaml)"],
+    "trainer=gpu": ["this machine has no usable GPU (expected auto or cpu) (conf/trainer/gpu.yaml)"],
+    "trainer=ddp": [
+        "this machine has no usable GPU (expected auto or cpu; several processes: trainer=ddp_cpu)"
+    ],
 }
 PARTS = {
     "optimizer.lr=-1": ["The optimiser or its scheduler cannot be built: Invalid learning rate: -1"],
@@ -65,7 +68,10 @@ PARTS = {
         "fails on images of 4x4 pixels",
         "to a size that the network takes",
     ],
-    "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
+    "experiment=digits_amtml student.hint=layr3": [
+        "Similar paths: layer3",
+        "set stages or hint of student to existing modules",
+    ],
     "experiment=digits_amtml student.network.num_classes=7": [
         "The number of student outputs is not the number of classes in 'digits' (got 7, expected 10)"
     ],
@@ -75,8 +81,8 @@ PARTS = {
 }
 # These end a stage for all others, or are mistakes only alone.
 LEFT_OUT = (
-    "temperature=${nothing}", "trainer=gpu", "optimzer.lr=1", "+trainer.strategy=fsdp", "seed=0,1",
-    "scheduler.milestones=[5,x]",
+    "temperature=${nothing}", "trainer=gpu", "trainer=ddp", "optimzer.lr=1", "+trainer.strategy=fsdp",
+    "seed=0,1", "scheduler.milestones=[5,x]",
 )  # fmt: skip
 MISTAKES = {**TYPED, **VALUES, **CONSTRUCTORS, **PARTS}
 
@@ -125,6 +131,18 @@ def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):
     output = mistake(f"hydra.searchpath=[file://{own.parent}]", "optimizer=mine", *SMALL)
     assert "optimizer.momentun" in output
     assert "did you mean 'momentum'?" in output
+
+
+def test_a_value_in_a_file_of_a_list_is_reported_with_the_file(mistake, tmp_path):
+    for group, package in (("loss", "# @package _global_\nloss:\n  own: "), ("callbacks", "own: ")):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / "own.yaml").write_text(f"{package}{{_target_: os.system}}\n")
+    words = ("--config-dir", str(tmp_path / "own"), "experiment=digits", "loss=[ce,own]", "callbacks=[own]")
+    output = mistake(*words, "coef={ce:1,own:1}", "+optimizer.lrr=1")
+    assert "The configuration has 3 mistakes" in output
+    assert output.count(f"({tmp_path}/own/loss/own.yaml)") == 1
+    assert output.count(f"({tmp_path}/own/callbacks/own.yaml)") == 1
+    assert output.count("(command line)") == 1
 
 
 @pytest.fixture

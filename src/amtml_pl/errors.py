@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+
+NETWORK = "student or teacher.NAME"  # the nodes of a configuration that describe a network
+
 
 class UserError(Exception):
     """A mistake that the user can correct; shown without a traceback, exit status 2.
@@ -19,6 +25,26 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that a notebook shows in place of a traceback."""
         return [f"error: {self}"]
+
+
+@contextmanager
+def naming(node: str) -> Iterator[None]:
+    """Name a network's node in UserErrors of the code inside, which knows no configuration.
+
+    Args:
+        node: ``student`` or ``teacher.`` and a name.
+    """
+
+    def named(text: str) -> str:
+        text = text.replace(NETWORK, node)
+        return text if node == "student" else text.replace("teacher.NAME", node)
+
+    try:
+        yield
+    except UserError as error:
+        fix = None if error.fix is None else named(error.fix)
+        UserError.__init__(error, named(error.what), fix=fix)  # the same object keeps its cause
+        raise
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,3 +66,21 @@ class Preempted(BaseException):
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message; its type if that is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def raised_by(place: str, method: str, error: Exception) -> UserError:
+    """Return the message for an exception of a part of the configuration.
+
+    Args:
+        place: the part's key, such as ``callbacks.mine``.
+        method: of the part, which raised.
+        error: what it raised.
+    """
+    group = place.partition(".")[0]
+    # Whole words: half an address of a page is of no use.
+    text = shorten(first_line(error).rstrip("."), 300, break_on_hyphens=False, placeholder=" …")
+    return UserError(
+        f"{place} raised {type(error).__name__} in {method}: {text}{'' if text[-1] == '…' else '.'} "
+        "After a correction, the same command resumes the run from its last checkpoint, if it has one.",
+        fix=f"correct {place} (traceback=true prints the traceback), or leave it out of '{group}=[...]'",
+    )

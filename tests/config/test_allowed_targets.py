@@ -76,6 +76,10 @@ def test_every_target_of_our_own_yaml_may_be_named():
 def test_a_name_close_to_a_listed_one_is_suggested():
     with pytest.raises(UserError, match=r"did you mean 'amtml_pl.losses.angle.AngleLoss'"):
         located("amtml_pl.losses.angle.AngelLoss")
+    with pytest.raises(UserError, match=r"did you mean 'torchvision.models.mobilenet_v3_small'"):
+        located("torchvision.models.mobilenetv3_small")
+    with pytest.raises(UserError, match=r"is not an allowed constructor \(docs/security.md lists"):
+        located("torchvision.models.xyz")
 
 
 def test_a_package_that_is_not_listed_is_not_even_imported(package):

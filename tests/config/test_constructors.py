@@ -49,7 +49,7 @@ def test_arguments_are_checked_as_before_once_a_compiler_has_replaced_a_construc
 
 def test_arguments_that_a_loop_passes_to_its_base_are_checked(configure):
     check(configure("experiment=digits", "loop=mmkd", "+loop.seed=3"))
-    with pytest.raises(UserError, match=r"loop\.temperature='hot': expected float"):
+    with pytest.raises(UserError, match=r"loop\.temperature='hot': expected a number"):
         check(configure("experiment=digits", "loop=mmkd", "loop.temperature=hot"))
 
 

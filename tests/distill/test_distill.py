@@ -7,9 +7,11 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss
@@ -116,6 +118,52 @@ def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
     terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "broken": Broken()}
     module, _ = distiller(terms, UniformWeighting())
     with pytest.raises(UserError, match=r"epoch 0, step 0, .*loss/broken = nan.*\[0, 1, 2, 3, 4, 5, 6, 7\]"):
+        fit(module)
+
+
+class PerSample(LossTerm):
+    def forward(self, step):
+        return F.cross_entropy(step.student.logits, step.labels, reduction="none")
+
+
+class Raising(LossTerm):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, step):
+        raise self.error
+
+
+MISTAKES = {
+    r"^loss.own does not return one scalar for a batch \(got a tensor of shape \(8,\), expected a tensor of "
+    r"shape \(\)\).\nFix: .*PerSample .*return value.mean\(\)$": PerSample(),
+    r"^loss.own raised KeyError in forward: 'resnet56/layer2'. After .*\nFix: correct loss.own "
+    r"\(traceback=true prints the traceback\), or leave it out of 'loss=\[...\]'$": Raising(
+        KeyError("resnet56/layer2")
+    ),
+    r"^expected two teachers$": Raising(UserError("expected two teachers")),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_in_an_own_term_is_one_message_with_its_name(message, compiled):
+    module, _ = distiller({"kd": SoftTargetLoss(4.0), "own": MISTAKES[message]}, UniformWeighting())
+    with pytest.raises(UserError, match=message):
+        check_step(module, batches(1)[0])
+    if compiled:
+        module.compile_full_batches(8, required=True)
+    with pytest.raises(UserError, match=message):  # where the doctor is switched off
+        fit(module)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")]
+)
+def test_a_term_without_memory_is_no_mistake_of_the_term(error):
+    module, _ = distiller({"kd": SoftTargetLoss(4.0), "own": Raising(error)}, UniformWeighting())
+    with pytest.raises(type(error), match="memory"):
         fit(module)
 
 

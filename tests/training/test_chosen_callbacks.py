@@ -141,7 +141,7 @@ def test_a_callback_that_raises_ends_the_fit_resumable(fit, monkeypatch):
     own = ("+callbacks.mine._target_=own_callbacks.Failing", "+callbacks.mine.epoch=1")
     with pytest.raises(
         UserError,
-        match=r"^callbacks.mine raised ValueError in on_train_epoch_end: the disk of my laptop. The same",
+        match=r"^callbacks.mine raised ValueError in on_train_epoch_end: the disk of my laptop. After a cor",
     ):
         fit(*LABELS, *own)
     record, folder = fit(*LABELS)

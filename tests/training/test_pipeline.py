@@ -169,7 +169,11 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
+        (
+            ["teacher.resnet8.hint=stage7"],
+            r"has no module 'stage7'(.|\n)*set stages or hint of teacher.resnet8 to",
+        ),
+        (["teacher.resnet8.weights.path=no.pt"], r"\nFix: set teacher.resnet8.weights.path to an existing"),
         (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected \(expected one of \['vgg8_quarter'"),
     ],
 )

@@ -64,10 +64,8 @@ def located(target: object) -> Callable[..., Any]:
         what = f"the constructor is not a dotted name (got {shown:.80}, expected package.module.Class)"
         raise UserError(what, fix="write _target_: package.module.Class")
     if target not in users_names() and not is_listed(target):
-        close = difflib.get_close_matches(
-            target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), 1, cutoff=0.8
-        )
-        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists those that are)"
+        close = similar_constructor(target)
+        meant = f"; did you mean {close!r}?" if close else " (docs/security.md lists those that are)"
         raise UserError(f"{target} is not an allowed constructor{meant}", fix=extension(target))
     found = imported_object(target)
     if not inspect.isclass(found) and not inspect.isroutine(found):
@@ -76,6 +74,15 @@ def located(target: object) -> Callable[..., Any]:
             fix="write _target_: package.module.Class",
         )
     return found
+
+
+def similar_constructor(name: str) -> str | None:
+    """Return the listed constructor with the most similar name; None without one."""
+    if name.startswith(TORCHVISION):
+        found = difflib.get_close_matches(name.removeprefix(TORCHVISION), torchvision_builders(), 1)
+        return f"{TORCHVISION}{found[0]}" if found else None
+    listed = (*own_constructors(*GROUPS), TIMM, *LIGHTNING)
+    return next(iter(difflib.get_close_matches(name, listed, 1, cutoff=0.8)), None)
 
 
 def is_listed(name: str) -> bool:
@@ -108,11 +115,15 @@ def torch_constructors() -> frozenset[str]:
 
 def is_torchvision_builder(name: str) -> bool:
     """Return True if torchvision lists a name among its classifiers."""
-    if not name.startswith(TORCHVISION):
-        return False
+    return name.startswith(TORCHVISION) and name.removeprefix(TORCHVISION) in torchvision_builders()
+
+
+def torchvision_builders() -> list[str]:
+    """Return the names of torchvision's classifiers."""
     from torchvision import models  # only here: as above
 
-    return name.removeprefix(TORCHVISION) in models.list_models(module=models)
+    builders: list[str] = models.list_models(module=models)
+    return builders
 
 
 def users_names() -> tuple[str, ...]:

@@ -148,7 +148,11 @@ def device_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     accelerator, data = tree["trainer"].get("accelerator"), tree["data"]
     found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not found:
-        yield f"trainer.accelerator={accelerator}: this machine has no usable GPU (expected auto or cpu)"
+        several = "; several processes: trainer=ddp_cpu" if tree["trainer"].get("devices") != 1 else ""
+        yield (
+            f"trainer.accelerator={accelerator}: this machine has no usable GPU "
+            f"(expected auto or cpu{several})"
+        )
     if data.get("device") == "device" and (accelerator == "cpu" or not torch.cuda.is_available()):
         yield "data.device=device: the run does not train on a CUDA device (expected auto or cpu)"
     if data.get("device") == "device" and data.get("num_workers"):

@@ -88,9 +88,12 @@ def readable(hint: object) -> str:
     if kind is typing.Literal:
         return either([str(value) for value in inner])
     if kind in (typing.Union, types.UnionType):
-        return either([readable(alternative) for alternative in inner])
+        # A YAML file has no tensors.
+        return either([readable(each) for each in inner if getattr(each, "__name__", "") != "Tensor"])
     if hint is types.NoneType:
         return "null"
+    if hint is float:
+        return "a number"
     return hint.__name__ if inspect.isclass(hint) else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
 
 

@@ -30,7 +30,8 @@ def origin(path: str) -> str | None:
         return None
     hydra = HydraConfig.get()
     words: Any = OmegaConf.to_container(hydra.overrides)  # as typed: not resolved
-    typed = {key_of(word) for word in words["task"]} - {str(group) for group in hydra.runtime.choices}
+    # The choice of a file is no value. Hydra lists the choices of groups, but not those of lists of groups.
+    typed = {key for word in words["task"] if not is_group(key := key_of(word))}
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
         return command_state.typed_in
     for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
@@ -54,6 +55,11 @@ def folders_of_files() -> list[Path]:
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     own = [Path(source.path) for source in sources if source.schema == "file"]
     return [*own, *([] if config_directory() in own else [config_directory()])]
+
+
+def is_group(key: str) -> bool:
+    """Return True if a key selects files."""
+    return any((folder / key).is_dir() for folder in folders_of_files())
 
 
 def file_of(group: str, name: str) -> Path | None:

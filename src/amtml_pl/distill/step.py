@@ -15,7 +15,7 @@ from amtml_pl.distill.compiled import Candidate, CompiledStep, Part
 from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import require_finite
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, value_of
 from amtml_pl.models.state import buffers_restored
 from amtml_pl.system.ranks import rank, world_size
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
@@ -133,7 +133,7 @@ class DistillModule(StudentModule):
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """Return the unweighted value of every term."""
         with full_precision(step.labels):
-            return {name: term(step) for name, term in self.terms.items()}
+            return {name: value_of(name, term, step) for name, term in self.terms.items()}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
         """Return the loss terms whose coefficient is not 0, each times its coefficient."""

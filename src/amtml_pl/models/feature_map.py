@@ -10,9 +10,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.errors import UserError
-
-TAPS = "student or teacher.NAME"  # the nodes of a configuration that hold a reading's keys
+from amtml_pl.errors import NETWORK, UserError
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class MapReading:
         if self.tokens == "class" and not (prefix and getattr(network, "cls_token", prefix) is not None):
             raise UserError(
                 f"{type(network).__name__} has no class token (got tokens=class, {prefix} prefix tokens).",
-                fix=f"set tokens=mean in {TAPS}, or prefix_tokens=1 if its first token is the class token",
+                fix=f"set tokens=mean in {NETWORK}, or prefix_tokens=1 if its first token is the class token",
             )
         return replace(self, prefix_tokens=prefix, map_format=form)
 
@@ -81,7 +79,7 @@ def read_tokens(tap: str, tokens: Float[Tensor, "B T C"], reading: MapReading) -
         raise UserError(
             f"The tokens of the tapped module {tap!r} are no square grid (got {tokens.shape[1]} tokens with "
             f"{prefix} prefix tokens, expected a square number of patches, such as 64, after the prefix).",
-            fix=f"set prefix_tokens in {TAPS} to the number of tokens before the patches, or tokens=mean",
+            fix=f"set prefix_tokens in {NETWORK} to the number of tokens before the patches, or tokens=mean",
         )
     return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, side, side)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import NETWORK, UserError
 from amtml_pl.models.feature_map import MapReading, as_map, type_and_shape
 from amtml_pl.models.resize import resize
 from amtml_pl.models.state import evaluation_mode
@@ -98,7 +98,7 @@ class TappedNetwork(nn.Module):
         if idle := [tap for tap in self.taps if tap not in recorded]:
             raise UserError(
                 f"The forward pass of {type(self.network).__name__} does not call the tapped modules {idle}.",
-                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
+                fix=f"choose other modules in stages or hint of {NETWORK}",
             )
 
     def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
@@ -153,7 +153,7 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
         return modules[path]
     raise UserError(
         f"{type(network).__name__} has no module {path!r}. {suggest_paths(path, list(modules))}",
-        fix="set student.stages, student.hint or the same keys of teacher.NAME to existing modules",
+        fix=f"set stages or hint of {NETWORK} to existing modules",
     )
 
 
@@ -215,7 +215,7 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
         size = network.input_size or image_size
         raise UserError(
             f"{type(network.network).__name__} fails on images of {size}x{size} pixels: {error}",
-            fix="set student.input_size or teacher.NAME.input_size to a size that the network takes, choose "
+            fix=f"set input_size of {NETWORK} to a size that the network takes, choose "
             "another network, or adapt it with amtml_pl.models.small_images.adapt_stem",
         ) from error
     return outputs

@@ -10,7 +10,7 @@ from torch import nn
 
 from amtml_pl.config.build import ObjectSpec
 from amtml_pl.distill.schedules import schedule_of
-from amtml_pl.errors import UserError, first_line
+from amtml_pl.errors import UserError, first_line, naming
 from amtml_pl.losses.term import LossTerm, mixture_of_targets
 from amtml_pl.models.taps import tap_shapes
 from amtml_pl.system.console import quieten
@@ -43,7 +43,7 @@ def student_problems(settings: Settings) -> Iterator[UserError]:
         if settings.offered:
             parts.append(method.weighting.build())
         taps = [tap for part in parts for tap in part.student_taps()]
-        with torch.device("meta"):
+        with naming("student"), torch.device("meta"):
             network = settings.student(taps)
             check_classes_of_student(settings, tap_shapes(network, settings.dataset.image_size)[0])
     except UserError as problem:
@@ -108,7 +108,7 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
     yield from class_problems(settings, selected)
     for teacher in (each for each in selected if not each.options.pretrained):
         try:
-            with torch.device("meta"):
+            with naming(f"teacher.{teacher.name}"), torch.device("meta"):
                 network = teacher.fresh()
                 network.check_classes(settings.dataset.num_classes, settings.dataset.image_size)
                 network.hint_shapes(settings.dataset.image_size)

@@ -11,7 +11,7 @@ from typing import Any
 
 from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, naming
 from amtml_pl.models.classifier_head import ClassMap, map_of_classes
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
@@ -52,18 +52,19 @@ class SelectedTeacher:
         """Return the teacher as constructed, without weights of a file or a recipe."""
         own = self.options
         head = None if own.head is None else NoHead(self.heads.classes)
-        return build_teacher(
-            self.name,
-            self.network.build(),
-            self.hints,
-            mean=own.mean,
-            std=own.std,
-            input_size=own.input_size,
-            class_map=self.class_map,
-            pool=own.pool,
-            reading=own.reading,
-            head=LinearHead(self.head_tap) if own.head == "linear" else head,
-        )
+        with naming(f"teacher.{self.name}"):
+            return build_teacher(
+                self.name,
+                self.network.build(),
+                self.hints,
+                mean=own.mean,
+                std=own.std,
+                input_size=own.input_size,
+                class_map=self.class_map,
+                pool=own.pool,
+                reading=own.reading,
+                head=LinearHead(self.head_tap) if own.head == "linear" else head,
+            )
 
     def load(self) -> Teacher:
         """Return the teacher with its weights; missing or unfit ones are a UserError."""
@@ -112,7 +113,8 @@ class SelectedTeacher:
                 refuse_unfinished(RunFolder(Path(run)))
             if self.published is not None:
                 self.published.found()
-            load_weights(teacher.network.network, self.place, **self.reading)
+            with naming(f"teacher.{self.name}"):
+                load_weights(teacher.network.network, self.place, **self.reading)
 
     @cached_property
     def class_map(self) -> ClassMap:
@@ -153,7 +155,8 @@ class SelectedTeacher:
     def fetch(self) -> None:
         """Download missing published weights, and check that they fit the network."""
         if self.published is not None and self.to_download:
-            self.published.fetch()
+            with naming(f"teacher.{self.name}"):
+                self.published.fetch()
             self.load_weights(self.fresh())
 
     @cached_property

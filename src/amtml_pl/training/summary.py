@@ -53,8 +53,8 @@ def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def override(key: str, folder: Path) -> str:
-    """Return an override that names a folder, quoted for Hydra and the shell."""
+def override(key: str, folder: Path | str) -> str:
+    """Return an override that names a place, quoted for Hydra and the shell."""
     place = str(folder)
     if PLAIN.fullmatch(place):
         return f"{key}={place}"

@@ -114,7 +114,7 @@ def test_unreadable_images_are_counted_and_named(tmp_path):
         ImageFolder(tmp_path, 32).read("train")
     assert "train/cat/0000.png (" in str(error.value)
     assert "train/cat/0001.png (mode I;16, expected 8 bits per channel)" in str(error.value)
-    assert "train/dog/0000.png (unknown format, expected PNG, JPEG, " in str(error.value)
+    assert "train/dog/0000.png (unknown format, expected PNG, JPEG, BMP, WEBP, PPM)" in str(error.value)
     assert "dog/0004.png" not in str(error.value)
 
 

@@ -169,6 +169,19 @@ def test_an_mlflow_server_that_is_not_there_costs_one_warning(fit, monkeypatch, 
     assert caplog.text.count("has lost its server") == 1
 
 
+@pytest.mark.parametrize("uri", ["file:/my/mlruns", "file:///my/mlruns/", "/my/mlruns"])
+def test_a_folder_that_mlflow_does_not_accept_is_refused_before_the_run(configure, monkeypatch, uri):
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    settings = settings_of(configure(*LABELS, "logger=[mlflow]", f"logger.mlflow.tracking_uri={uri}"))
+    with pytest.raises(
+        UserError,
+        match=r"is a folder.*\nFix: \"logger.mlflow.tracking_uri='sqlite:////my/mlruns/mlflow.db'\"$",
+    ):
+        check_parts(settings)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    check_parts(settings)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="the extra trackio is not installed")
 def test_trackio_gets_curves_and_results_of_one_resumed_run(fit, monkeypatch):
     with monkeypatch.context() as patched:
@@ -208,7 +221,7 @@ def test_a_logger_that_raises_ends_the_fit_resumable(fit, monkeypatch):
     monkeypatch.setenv("AMTML_TARGETS", "own_callbacks.FailingLogger")
     own = ("logger=[csv]", "logger.csv._target_=own_callbacks.FailingLogger")
     with pytest.raises(
-        UserError, match=r"^logger.csv raised KeyError in log_metrics: 'my column'. The same com"
+        UserError, match=r"^logger.csv raised KeyError in log_metrics: 'my column'. After a cor"
     ):
         fit(*own)
     record, folder = fit("logger=[]")

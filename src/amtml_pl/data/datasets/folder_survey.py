@@ -11,7 +11,7 @@ from statistics import median
 from PIL import Image
 
 from amtml_pl.data.datasets.files import FolderFiles
-from amtml_pl.data.datasets.image_folder import FORMATS, SUFFIXES, is_image
+from amtml_pl.data.datasets.image_folder import OPENED, SUFFIXES, is_image
 from amtml_pl.errors import UserError
 
 LEAST_IMAGES = 5  # per class: for training, validation and test
@@ -79,6 +79,6 @@ def typical_side(images: list[Path]) -> int:
     """Return the median of the shorter sides in pixels, of images that can be read."""
     sides = []
     for file in images:
-        with suppress(Exception), Image.open(file, formats=FORMATS) as image:  # Pillow raises anything
+        with suppress(Exception), Image.open(file, formats=OPENED) as image:  # Pillow raises anything
             sides.append(min(image.size))
     return round(median(sides)) if sides else 0

@@ -29,8 +29,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 CHUNK_IMAGES = 256
 MEMORY_BYTES = 256 << 20
 
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")  # of these suffixes
 # By default Pillow tries all its formats, for any file name; some of them are programs (EPS).
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
+OPENED = (*FORMATS, "GIF")  # web pages have GIF files with the suffix of another format
 
 ImageFile = tuple[str, Path | BytesIO]
 
@@ -186,7 +187,7 @@ def _decoded(files: Iterator[ImageFile], decode: Callable[[ImageFile], None]) ->
 
 def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=OPENED)
     except UnidentifiedImageError:
         raise ValueError(f"unknown format, expected {', '.join(FORMATS)}") from None
     with image:

@@ -10,7 +10,7 @@ from torch import nn
 
 from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.losses.soft_targets import integrated_soft_targets
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, value_of
 from amtml_pl.types import Step, TeacherOutputs
 
 CLOSE_ENOUGH = 0.1  # of the logits' deviation: stored in half precision they differ by 0.001, in int8 by 0.01
@@ -34,7 +34,8 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
         targets = integrated_soft_targets(logits, step.weights.detach(), term.temperature, mixture)
         smallest = torch.finfo(targets.dtype).tiny
         perfect = replace(step.student, logits=term.temperature * targets.clamp_min(smallest).log())
-        value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
+        steps = (replace(sharp, student=perfect), sharp)
+        value, usual = (float(value_of(name, term, each).detach()) for each in steps)
         if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # also for a nan
             yield Finding(
                 f"not-zero-at-the-targets/{name}",

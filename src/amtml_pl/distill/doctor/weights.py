@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.distill.doctor.gradients import norm
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, value_of
 from amtml_pl.types import Step, TeacherOutputs
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import Weighting
@@ -70,9 +70,9 @@ def order_findings(
         if term.depends_on_order:
             continue
         seed_step()
-        value = term(step)
+        value = value_of(name, term, step)
         seed_step()
-        if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
+        if not torch.allclose(value, value_of(name, term, other), rtol=1e-3, atol=1e-6):
             what = f"the loss term {name!r} changes its value when the order of the teachers changes"
             yield Finding(f"order-of-the-teachers/{name}", what)
 

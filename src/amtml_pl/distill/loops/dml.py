@@ -17,6 +17,7 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.distill.step import at_least_float32, full_precision
 from amtml_pl.errors import UserError
+from amtml_pl.losses.term import value_of
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, ModelOutputs, Step
 
@@ -145,7 +146,7 @@ class MutualLearning(StudentModule):
         labels, epoch = whole(batch.labels), self.current_epoch
         step = Step(student=student, labels=labels, epoch=epoch, mixed=batch.mixed)
         with full_precision(batch):
-            values = {name: term(step) for name, term in self.terms.items()}
+            values = {name: value_of(name, term, step) for name, term in self.terms.items()}
             return step, {**values, "mutual": self.mutual(student.logits, torch.stack(others))}
 
     def break_down(self, batch: Batch) -> StepBreakdown:

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from amtml_pl.errors import UserError, first_line
+from amtml_pl.errors import UserError, first_line, raised_by
 from amtml_pl.system.limits import causes
 from amtml_pl.system.ranks import is_rank_zero
 
@@ -59,7 +59,7 @@ class LoggerGuard:
                 raise
             except Exception as error:
                 if not is_lost_connection(error):
-                    raise raised_by(f"logger.{self.name}", method, error) from error
+                    raise raised_by(f"logger.{self.name}", method.__name__, error) from error
                 self.lost = True
                 log.warning(
                     "logger.%s has lost its server (%s). The run continues without this logger; metrics.csv "
@@ -98,16 +98,6 @@ def naming(place: str, method: Callable[..., Any]) -> Callable[..., Any]:
         except UserError:
             raise
         except Exception as error:
-            raise raised_by(place, method, error) from error
+            raise raised_by(place, method.__name__, error) from error
 
     return call
-
-
-def raised_by(place: str, method: Callable[..., Any], error: Exception) -> UserError:
-    """Return the message for an exception of a logger or a callback."""
-    group = place.partition(".")[0]
-    return UserError(
-        f"{place} raised {type(error).__name__} in {method.__name__}: {first_line(error).rstrip('.'):.300}. "
-        "The same command resumes the run from its last checkpoint.",
-        fix=f"correct {place} (traceback=true prints the traceback), or leave it out of '{group}=[...]'",
-    )

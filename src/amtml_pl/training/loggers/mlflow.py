@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import MLFlowLogger
 
+from amtml_pl.errors import UserError
 from amtml_pl.system.optional_packages import imported
 from amtml_pl.training.loggers.run_facts import RunFacts
+from amtml_pl.training.summary import override
 
 SQLITE = "sqlite:///"
 # A server that stops would else hold the fit for minutes. Values that the user has set stay.
@@ -22,12 +26,15 @@ class MLFlow(MLFlowLogger):
 
     Args:
         save_dir: the run's folder.
-        tracking_uri: of a server or a database.
+        tracking_uri: of a server or a database; a folder only if MLflow allows it.
         experiment_name: None takes the name of the experiment, or ``amtml_pl``.
         prefix: of every metric.
         log_model: True to upload the best checkpoint.
         artifact_location: of a new MLflow experiment; None lets MLflow choose.
         synchronous: False to log in the background; None lets MLflow choose.
+
+    Raises:
+        UserError: if mlflow is not installed, or does not allow a folder.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class MLFlow(MLFlowLogger):
         synchronous: bool | None = None,
     ) -> None:
         imported("mlflow", extra="mlflow")
+        refuse_folder(tracking_uri)
         self.folder, self.continued = str(save_dir), False
         # The constructor of Lightning opens the store, which is too early here.
         self.given: dict[str, Any] = {
@@ -73,6 +81,23 @@ class MLFlow(MLFlowLogger):
     def save_dir(self) -> str:
         """Return the folder of the run."""
         return self.folder
+
+
+def refuse_folder(uri: str) -> None:
+    """Raise a UserError for a folder before the run begins, unless MLflow allows it."""
+    from mlflow import environment_variables
+    from mlflow.utils import uri as uris
+
+    is_local_uri: Callable[[str], bool] = uris.is_local_uri
+    allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)  # an older MLflow has none
+    if allowed is None or allowed.get() or not is_local_uri(uri):
+        return
+    folder = urlsplit(uri).path or "."
+    raise UserError(
+        f"logger.mlflow.tracking_uri={uri} is a folder, which MLflow accepts only with {allowed.name}=true "
+        "(expected the address of a server or a database).",
+        fix=override("logger.mlflow.tracking_uri", f"{SQLITE}{folder.rstrip('/')}/mlflow.db"),
+    )
 
 
 def earlier_run(client: Any, experiment: str, name: str) -> str | None:
