@@ -11,11 +11,10 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own_images.ipynb"
 PREPARE = """
 from amtml_pl import run_experiment
-
-pytestmark = pytest.mark.slow
 words = ["experiment=digits", "method=ce", "trainer=cpu", "logger=[]", "data.train_size=200",
          "data.val_size=60", "data.batch_size=20", "student=resnet8_thin", "paths.data={data}"]
 """
