@@ -52,6 +52,12 @@ def test_a_folder_is_found_again_under_any_label(configure):
     assert run_folder(config, "digits", "another") == first
 
 
+def test_a_term_added_to_those_of_a_method_makes_the_run_of_the_whole_list(configure):
+    added = configure("experiment=digits", "method=avg", "+loss=dist")
+    assert list(added.loss) == ["ce", "kd", "dist"]
+    assert run_hash(added) == run_hash(configure("experiment=digits", "method=avg", "loss=[ce,kd,dist]"))
+
+
 def test_labels_are_the_overrides_that_can_change_a_result():
     typed = ["experiment=x", "temperature=2", "loss=[ce,kd]", "paths.data=/x", "force=true", "+a.b=1"]
     assert run_label(typed) == "temperature-2_loss-ce-kd_a.b-1"
