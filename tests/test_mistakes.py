@@ -27,8 +27,8 @@ TYPED = {
     r"teacher.a.weights.rename={a=1:b,c\=d:e}": [
         r"to pass an equals sign in braces: 'teacher.a.weights.rename={a\=1:b,c\=d:e}'",
     ],
-    "hydra.launcher.partion=gpu launcher=slurm": [
-        "hydra.launcher.partion: unknown key; did you mean 'partition'?"
+    "hydra.launcher.partitions=gpu launcher=slurm": [
+        "hydra.launcher.partitions: unknown key; did you mean 'partition'?"
     ],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],

@@ -106,7 +106,7 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
 
 
 def option_problems(override: Override, options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield choices of a group that do not exist, each with how the keys begin that it would set."""
+    """Yield unknown choices, each with the beginning of the keys it would set."""
     group = override.key_or_group
     if not options or override.is_delete():
         return

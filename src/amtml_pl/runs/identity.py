@@ -173,7 +173,7 @@ def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "
 
 
 def shorten(word: str) -> str:
-    """Return the end of a long override, from the beginning of a word where a key is left."""
+    """Return the end of a long override, from a word of its key if possible."""
     end = word[-LONGEST_WORD - 1 :]
     return re.sub(r"^[^-.]*[-.](?=.*-)", "", end)[-LONGEST_WORD:].strip("-._")
 
