@@ -24,6 +24,12 @@ TYPED = {
     "teacher.a.recipe_overrides=[optimizer.lr=1,logger=[]]": [
         """to pass a list of overrides: "teacher.a.recipe_overrides=['optimizer.lr=1','logger=[]']\"""",
     ],
+    r"teacher.a.weights.rename={a=1:b,c\=d:e}": [
+        r"to pass an equals sign in braces: 'teacher.a.weights.rename={a\=1:b,c\=d:e}'",
+    ],
+    "hydra.launcher.partitions=gpu launcher=slurm": [
+        "hydra.launcher.partitions: unknown key; did you mean 'partition'?"
+    ],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
     "seed=0,1": ["seed=0,1: several values need a sweep (expected -m)"],
@@ -160,6 +166,30 @@ def test_choices_of_the_user_s_folder_are_known(mistake, own_student, way, typed
     output = mistake(*typed[:-1], *way.format(own_student).split(), typed[-1], "trainer=cpu", "optimizer=sdg")
     assert "The command line has 2 mistakes" in output
     assert "student=mini: unknown choice; did you mean 'mine'?" in output
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "experiment=own_image dataset.source.folder=photos",
+        "method=avgg loss.kd.standardize=true",
+        "student=resnet21 student.network.dept=20",
+        "teacher=[resnet8,resnet9] teacher.resnet9.seed=1 teacher.resnet8.seed=1",
+        "launcher=slrum hydra.launcher.partition=gpu",
+    ],
+)
+def test_a_key_of_an_unknown_choice_is_no_second_mistake(mistake, typed):
+    words = typed.split()
+    first = words[0].replace("[resnet8,", "").strip("]")
+    assert f"has 1 mistake:\n  - {first}: unknown choice; did you mean" in mistake(*words)
+    assert "has 2 mistakes:" in mistake(*words, "student.inputsize=32" if "=[" in typed else "loss=[kdd]")
+
+
+def test_an_interval_without_a_search_names_the_sweeper_that_searches(mistake):
+    output = mistake("-m", "temperature=interval(2,8)", "trainer=cpu")
+    assert (
+        "an interval needs a search (got hydra/sweeper=basic, expected hydra/sweeper=optuna_study)" in output
+    )
 
 
 def test_a_sweep_over_a_pattern_of_choices_is_checked(mistake):

@@ -54,6 +54,20 @@ def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(repo
     assert len({(folder / "report.html").read_bytes() for folder in folders}) == 1
 
 
+def test_runs_of_a_list_or_a_pattern_count_once_and_are_named_below_their_parent(report, tmp_path):
+    write_study(tmp_path / "a" / "small", seeds=(0, 1))
+    write_study(tmp_path / "b" / "2026", methods=("ce",), seeds=(2,))
+    write_run(tmp_path / "b" / "cut", "small", 3, 0.9, status="interrupted")
+    for words in ("runs=[b,a/small,a]", "runs=?"):
+        warnings = report(words, "baseline=ce").err
+        assert "warning: b/cut is left out: interrupted" in warnings
+        assert "same settings" not in warnings
+        table = (tmp_path / "report" / "report.csv").read_text().splitlines()
+        assert len(table) == 1 + 7
+    report("runs=[a/small/ce-0,a/small/avg-0]")
+    assert len((tmp_path / "a" / "small" / "report" / "report.csv").read_text().splitlines()) == 1 + 2
+
+
 def test_names_for_a_paper_and_the_real_name_of_the_baseline(report, tmp_path):
     write_study(tmp_path / "runs", seeds=(0, 1))
     write_run(tmp_path / "runs" / "warm", "small", 0, 0.8, typed="method=avg temperature=9")
@@ -90,6 +104,9 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     [
         (["runs=nothing"], "is not a folder"),
         (["runs=empty"], "contains no run"),
+        (["runs=[empty,file/..]"], "is not a folder (got runs='file/..')"),
+        (["runs=[empty,vacant]"], "/empty, {0}/vacant contain no run"),
+        (["runs=[]"], "runs=[]: expected a folder, pattern or list"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (["runs=runs", "metric=test/accc"], "(got 'test/accc', expected one of test/acc, test/acc_last,"),
         (["runs="], "runs='': expected"),
@@ -105,9 +122,10 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, command, monk
     write_run(tmp_path / "unfinished" / "cut", "digits_ce", 1, 0.9, status="failed")
     write_run(tmp_path / "nan" / "run", "digits_ce", 1, float("nan"))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "vacant").mkdir()
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path)
-    assert message in " ".join(command(main, *words, status=2).split())
+    assert message.replace("{0}", str(tmp_path)) in " ".join(command(main, *words, status=2).split())
     assert (tmp_path / "file").read_text() == "mine"
     assert not [*tmp_path.rglob("report.*")]
 

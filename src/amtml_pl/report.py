@@ -17,6 +17,7 @@ from amtml_pl.comparison.found_runs import FoundRuns, find_runs, relative_name
 from amtml_pl.comparison.groups import Problem, problems_of, rename
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
+from amtml_pl.comparison.named_folders import named_folders
 from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.comparison.tables import kept_apart, leaderboard
@@ -32,15 +33,16 @@ from amtml_pl.system.files import replacing
 def main(job: CommandJob) -> None:
     """Print the leaderboard and write the report."""
     with job.reporting():
-        # All others are texts: a folder may be called 2026.
+        # All others are texts, or lists of texts: a folder may be called 2026.
         options: Any = {
-            key: value if value is None or key in ("trials", "names") else str(value)
+            key: value if value is None or key in ("trials", "names") else texts(value)
             for key, value in job.values().items()
         }
         check_command(options, REPORT)
-        folder, metric, baseline = Path(options["runs"]), options["metric"], options["baseline"]
-        out = Path(options["out"]) if options["out"] else folder / "report"
-        found = find_runs(folder, metric, trials=options["trials"])
+        words, metric, baseline = options["runs"], options["metric"], options["baseline"]
+        places, folder, out = named_folders([words] if isinstance(words, str) else words)
+        out = Path(options["out"]) if options["out"] else out
+        found = find_runs(folder, metric, trials=options["trials"], places=places)
         problems = problems_of(found.compared, metric)
         if baseline is not None:
             compare_with(problems, baseline, metric)
@@ -58,6 +60,11 @@ def main(job: CommandJob) -> None:
         print_leaderboards(problems, metric)
         print_warnings(problems, found, folder, broken)
         console.print(f"Saved in {escape(str(out))}: {', '.join(files)}")
+
+
+def texts(value: Any) -> str | list[str]:
+    """Return a value as text, and a list as texts."""
+    return [*map(str, value)] if isinstance(value, list) else str(value)
 
 
 def publish(out: Path, files: Mapping[str, str]) -> None:

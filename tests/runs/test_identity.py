@@ -52,6 +52,12 @@ def test_a_folder_is_found_again_under_any_label(configure):
     assert run_folder(config, "digits", "another") == first
 
 
+def test_a_term_added_to_those_of_a_method_makes_the_run_of_the_whole_list(configure):
+    added = configure("experiment=digits", "method=avg", "+loss=dist")
+    assert list(added.loss) == ["ce", "kd", "dist"]
+    assert run_hash(added) == run_hash(configure("experiment=digits", "method=avg", "loss=[ce,kd,dist]"))
+
+
 def test_labels_are_the_overrides_that_can_change_a_result():
     typed = ["experiment=x", "temperature=2", "loss=[ce,kd]", "paths.data=/x", "force=true", "+a.b=1"]
     assert run_label(typed) == "temperature-2_loss-ce-kd_a.b-1"
@@ -61,9 +67,21 @@ def test_labels_are_the_overrides_that_can_change_a_result():
 def test_labels_begin_with_the_method_and_end_with_long_overrides():
     typed = ["teacher.vgg8.recipe_overrides=[trainer.max_epochs=30]", "data.train_size=400", "method=avg"]
     label = run_label([*typed, "temperature=4", "seed=1"])
-    assert label == "method-avg_data.train_size-400_temperature-4_seed-1_es-trainer.max_epochs-30"
+    assert label == "method-avg_data.train_size-400_temperature-4_seed-1_trainer.max_epochs-30"
     decay = run_label(["optimizer.weight_decay=0.0005", "method=avg"])
-    assert decay == "method-avg_izer.weight_decay-0.0005"  # shortened, with the whole value
+    assert decay == "method-avg_weight_decay-0.0005"  # shortened, with the whole value
+
+
+def test_labels_end_with_the_last_whole_override_that_fits():
+    recipe = "teacher.vgg8_quarter.recipe_overrides=[trainer.max_epochs=2]"
+    teachers = "teacher=[wrn_10_1,resnet8,vgg8_quarter]"
+    label = run_label(
+        ["method=ce", "seed=0", "trainer.max_epochs=2", teachers, recipe, "data.train_size=400"]
+    )
+    short = "method-ce_seed-0_trainer.max_epochs-2_data.train_size-400"
+    assert label == f"{short}_resnet8-vgg8_quarter"
+    assert len(label) <= 80
+    assert run_label([f"optimizer.name={'long' * 9}"]) == "long" * 6
 
 
 def test_taps_change_the_hash_of_a_run_that_reads_them_but_not_of_a_teacher(configure):

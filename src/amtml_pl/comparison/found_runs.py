@@ -6,8 +6,10 @@ import difflib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+from amtml_pl.comparison.named_folders import FIRST_RUN
 from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, UNRECORDED, NotCompared, Run, read_run
 from amtml_pl.comparison.trials import without_trials
 from amtml_pl.errors import UserError, first_line
@@ -16,7 +18,6 @@ from amtml_pl.runs.record import NetworkFacts
 from amtml_pl.system.console import counted
 
 UNREADABLE = "cannot be read: "
-FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,23 @@ class FoundRuns:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def find_runs(folder: Path, metric: str, *, trials: bool = False) -> FoundRuns:
+def find_runs(folder: Path, metric: str, *, trials: bool = False, places: Sequence[Path] = ()) -> FoundRuns:
     """Return all runs below a folder, compared and left out.
 
     Args:
         folder: any tree of run folders.
         metric: the metric that a compared run must have.
         trials: True to compare the trials of hyperparameter searches too.
+        places: folders in it to search; none: all of it.
 
     Raises:
-        UserError: if the folder does not exist, or holds no run to compare.
+        UserError: if no run can be compared.
     """
-    try:
-        is_folder = folder.is_dir()
-    except OSError as error:
-        what = f"The folder {folder} {UNREADABLE}{error.strerror}."
-        raise UserError(what, fix="pass runs=FOLDER with a readable folder") from error
-    if not is_folder:
-        what = f"The path {folder.resolve()} is not a folder."
-        raise UserError(what, fix=f"pass runs=FOLDER, or train a first run: {FIRST_RUN}")
+    places = places or [folder]
     found = FoundRuns()
     by_seed: dict[tuple[str, NetworkFacts, str, int], Path] = {}
     others: set[str] = set()
-    for run_folder in run_folders(folder, found.left_out):
+    for run_folder in run_folders(places, found.left_out):
         try:
             run = read_run(RunFolder(run_folder), metric)
             record = run.record
@@ -77,7 +72,9 @@ def find_runs(folder: Path, metric: str, *, trials: bool = False) -> FoundRuns:
                 repeats = f"has the same settings and seed ({record.seed}) as {relative_name(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
-        raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
+        if others:
+            raise without_metric(folder, metric, others)
+        raise nothing_found(folder, places, found.left_out)
     return found if trials else leave_out_trials(found)
 
 
@@ -89,8 +86,8 @@ def leave_out_trials(found: FoundRuns) -> FoundRuns:
     return FoundRuns(kept, [*found.left_out, *trials])
 
 
-def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield every folder that holds a run, in the order of their paths.
+def run_folders(places: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path]:
+    """Yield every run folder in some places, in the order of their paths.
 
     Links are followed, each folder is searched once; unreadable folders are added to ``left_out``.
     """
@@ -99,14 +96,15 @@ def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
         left_out.append(LeftOut(Path(error.filename), f"{UNREADABLE}{error.strerror}"))
 
     seen: set[str] = set()
-    for place, subfolders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
+    walks = (os.walk(place, onerror=unreadable, followlinks=True) for place in places)
+    for folder, subfolders, files in chain.from_iterable(walks):
+        if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue
         seen.add(real)
         subfolders.sort()
         if "run.json" in files or ("config.yaml" in files and ".lock" in files):
-            yield Path(place)
+            yield Path(folder)
 
 
 def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError:
@@ -120,11 +118,13 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     )
 
 
-def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
-    """Return the error for a folder without a run to compare."""
+def nothing_found(folder: Path, places: Sequence[Path], left_out: Sequence[LeftOut]) -> UserError:
+    """Return the error for places below a folder without a run to compare."""
     if not left_out:
+        searched = ", ".join(str(place.resolve()) for place in places)
+        subject = f"The folder {searched} contains" if len(places) == 1 else f"The folders {searched} contain"
         fix = f"pass runs=FOLDER, or train a first run: {FIRST_RUN}"
-        return UserError(f"The folder {folder.resolve()} contains no run.", fix=fix)
+        return UserError(f"{subject} no run.", fix=fix)
     listed = "".join(f"\n  - {relative_name(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
     return UserError(f"No completed run exists below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, node, whole
+from amtml_pl.config.key import FILE, SWITCH, TEXT, Key, choice, key, node, whole
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
@@ -75,13 +75,16 @@ PREDICT = {
     "traceback": TRACEBACK,
 }
 NAMES = Rule(dict[str, str | int | float] | None, "words and their replacements: 'names={avg: Average}'")
+RUNS = Rule(str | list[str], "a folder, pattern or list: runs=FOLDER", bool)
 REPORT = {
-    "runs": key(FOLDER, "a folder with run folders at any depth"),
+    "runs": key(
+        RUNS, "a folder with run folders at any depth, the folder of a sweep, a pattern in quotes, or a list"
+    ),
     "baseline": key(TEXT, "the method, experiment or group that all others are compared with, seed by seed"),
     "metric": Key(str, "a metric in run.json, e.g. test/acc", help="metric that ranks and compares groups"),
     "names": key(NAMES, "names of groups or words in them, and what to show instead"),
     "trials": key(SWITCH, "true: also compare the trials of hyperparameter searches"),
-    "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
+    "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: report below runs"),
 }
 INFO = {
     "info": key(choice("teachers", "students", "methods", "datasets"), "the choices to list: info=teachers"),

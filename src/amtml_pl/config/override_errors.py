@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.key import leaves
-from amtml_pl.config.overrides import key_of
+from amtml_pl.config.overrides import hydra_literal, key_of
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.reporting import command_state
 from amtml_pl.config.rules import closest, either, suggestion
@@ -49,6 +49,12 @@ WITHOUT_SLURM = (
     "launcher=slurm needs SLURM (got a machine without srun, expected a login node of a cluster). "
     "Fix: run the command on a login node, or try it here with launcher=submitit_local"
 )
+WITHOUT_SEARCH = (
+    "an interval needs a search (got hydra/sweeper=basic, expected hydra/sweeper=optuna_study). "
+    "Fix: add hydra/sweeper=optuna_study, or give values, such as 'temperature=2,4,8' (docs/sweeps.md)"
+)
+# What a choice sets, if not the keys below its group; empty: any key.
+SETS = {"experiment": "", "method": "", "launcher": "hydra.", "sweep": "hydra."}
 SEARCHED = "hydra.searchpath="
 OVERRIDES = re.compile(r"\s[+~]*[\w./@]+=")  # after another one in the same string
 ENTRY = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])+")  # of a list, whose entries may be lists
@@ -61,6 +67,7 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
     """
     problems: list[str] = []
     sound: dict[str, str] = {}
+    unset: list[str] = []
     folders = searched_folders(typed)
     for word in typed:
         try:
@@ -71,10 +78,15 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
         options = options_of(override.key_or_group, folders)
         if override.is_sweep_override() and not swept:
             problems.append(f"{word}: several values need a sweep ({sweep_start()})")
-        elif wrong := [*option_problems(override, options)]:
+        elif wrong := dict(option_problems(override, options)):
             problems += wrong
+            unset += wrong.values()
+            if isinstance(first := values_of(override)[0], list):
+                known = [name for name in first if f"{override.key_or_group}.{name}." not in unset]
+                sound[word] = f"{override.get_key_element()}={hydra_literal(known)}"
         else:
             sound[word] = first_value(override, options)
+    sound = {word: first for word, first in sound.items() if not key_of(word).startswith(tuple(unset))}
     problems += key_problems(sound, config_name, folders)
     return [f"{problem} ({command_state.typed_in})" for problem in problems]
 
@@ -103,20 +115,21 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted({Path(name).stem for name in names})
 
 
-def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]:
-    """Yield choices of a group that do not exist."""
+def option_problems(override: Override, options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield unknown choices, each with the beginning of the keys it would set."""
     group = override.key_or_group
     if not options or override.is_delete():
         return
     for value in values_of(override):
         for name in value if isinstance(value, list) else [value]:
+            keys = SETS.get(group, f"{group}.{name}." if isinstance(value, list) else f"{group}.")
             if name is None and group not in COMPOSES:
-                yield f"{group}=null: expected one of {options}{INSTEAD.get(f'{group}=none', '')}"
+                yield f"{group}=null: expected one of {options}{INSTEAD.get(f'{group}=none', '')}", keys
             elif name is not None and str(name) not in options and not is_of_timm(group, str(name)):
                 meant = INSTEAD.get(f"{group}={str(name).lower()}") or suggestion(
                     str(name), dict.fromkeys(options)
                 )
-                yield f"{group}={name}: unknown choice{meant}"
+                yield f"{group}={name}: unknown choice{meant}", keys
 
 
 def is_of_timm(group: str, name: str) -> bool:
@@ -150,17 +163,26 @@ def first_value(override: Override, options: Sequence[str] = ()) -> str:
 def key_problems(sound: dict[str, str], config_name: str, folders: Sequence[Path]) -> Iterator[str]:
     """Yield keys that do not exist in the composed configuration."""
     words = [word for word in sound.values() if word]
-    choices = [word for word in words if word.startswith("hydra") or options_of(key_of(word), folders)]
+    choices = [
+        word for word in words
+        if word.startswith(("hydra/", SEARCHED)) or options_of(key_of(word), folders)
+    ]  # fmt: skip
     try:
         compose(config_name, words)
     except (HydraException, OmegaConfBaseException) as error:
         try:
-            tree: Any = OmegaConf.to_container(compose(config_name, choices), resolve=False)
+            composed = compose(config_name, choices, return_hydra_config=True)
+            tree: Any = OmegaConf.to_container(composed, resolve=False)
         except (HydraException, OmegaConfBaseException) as of_choices:
             yield reason(of_choices)
             return
+        of_hydra = {"hydra": tree.pop("hydra")}
         keys = [word for word, first in sound.items() if first and first not in choices and word[0] != "+"]
-        found = [problem for word in keys for problem in key_path_problems(word, tree, folders)]
+        found = [
+            problem
+            for word in keys
+            for problem in key_path_problems(word, of_hydra if word.startswith("hydra.") else tree, folders)
+        ]
         yield from found or [reason(error)]
 
 
@@ -198,7 +220,11 @@ def keys_below(tree: dict[str, Any], name: str) -> list[str]:
 def quoting(word: str) -> str:
     """Return how to quote a value that Hydra's grammar does not read as text."""
     key, sign, value = word.partition("=")
-    if not (sign and value) or set(value) & set("'\"\\"):
+    if not (sign and value) or set(value) & set("'\""):
+        return ""
+    if value[0] + value[-1] == "{}" and (escaped := re.sub(r"(?<!\\)=", r"\=", value)) != value:
+        return f"; to pass an equals sign in braces: '{key}={escaped}'"
+    if "\\" in value:
         return ""
     if command_state.called and OVERRIDES.search(value):
         return "; pass each override as a string of its own"
@@ -216,4 +242,6 @@ def reason(error: Exception) -> str:
     first = useful[0] if useful else type(error).__name__
     if 'Could not detect "srun"' in first:  # of submitit
         return WITHOUT_SLURM
+    if "does not support sweep type" in first:  # of Hydra's own sweeper
+        return WITHOUT_SEARCH
     return f"{first} {place}" if place and place != first else first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from copy import deepcopy
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from amtml_pl.system.files import file_digest, short_digest
 from amtml_pl.system.limits import cores
 
 LONGEST_WORD = 24  # letters of an override in a folder's name
+LONGEST_LABEL = 80  # letters of all overrides
 
 
 def share_of_cores(jobs: int) -> int:
@@ -160,10 +162,20 @@ def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "
     """Return the overrides of a command as part of a folder's name.
 
     The method is first. Long overrides are last, and lose the beginning of their keys, not their values.
+    Those that do not fit are left out.
     """
     words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in result_overrides(overrides, left_out)]
     words.sort(key=lambda word: (not word.startswith("method-"), len(word) > LONGEST_WORD))
-    return "_".join(word[-LONGEST_WORD:].strip("-._") for word in words)[:80] or "default"
+    shortened = [word if len(word) <= LONGEST_WORD else shorten(word) for word in words]
+    ends = accumulate(len(word) + 1 for word in shortened)
+    fitting = [word for word, end in zip(shortened, ends, strict=True) if end <= LONGEST_LABEL + 1]
+    return "_".join(fitting) or "default"
+
+
+def shorten(word: str) -> str:
+    """Return the end of a long override, from a word of its key if possible."""
+    end = word[-LONGEST_WORD - 1 :]
+    return re.sub(r"^[^-.]*[-.](?=.*-)", "", end)[-LONGEST_WORD:].strip("-._")
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
