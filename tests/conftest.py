@@ -67,11 +67,12 @@ def is_whole(value) -> bool:
 NUMBERS = ("losses", "weighting")  # folders whose tests all compare numbers
 # Longest first, so that several workers end together.
 LONGEST = (
-    "test_shared_batches.py", "test_process_groups.py", "test_tutorial.py",
-    "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_connect.py",
-    "test_methods.py", "test_train.py", "test_extending.py", "test_pairs.py", "test_documentation.py",
-    "test_layout.py", "test_wheel.py", "test_debug.py", "test_extension.py", "test_compiled.py",
-    "test_own_images.py", "test_mistakes.py", "test_info.py", "test_notebook.py", "test_input_size.py",
+    "test_process_groups.py", "test_tutorial.py", "test_protocols.py", "test_sweep.py",
+    "test_shared_batches.py", "test_killed_runs.py", "test_extension.py", "test_notebook.py",
+    "test_methods.py", "test_pairs.py", "test_pipeline.py", "test_documentation.py", "test_debug.py",
+    "test_train.py", "test_limits.py", "test_compiled.py", "test_listed_constructors.py",
+    "test_own_images.py", "test_info.py", "test_extending.py", "test_mistakes.py", "test_checks.py",
+    "test_connect.py", "test_export.py",
 )  # fmt: skip
 
 
