@@ -18,6 +18,8 @@ from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import settings_of
 from tiny_runs import TINY
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = ("experiment=digits_amtml", *TINY)
 
 

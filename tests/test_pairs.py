@@ -22,6 +22,8 @@ from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import settings_of
 from amtml_pl.types import Batch, ModelOutputs, TeacherOutputs
 
+pytestmark = pytest.mark.slow
+
 METHODS, STUDENTS = (
     {file.stem: file for file in sorted((config_directory() / group).glob("*.yaml"))}
     for group in ("method", "student")
@@ -148,7 +150,6 @@ def stepped():
     return [], set()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch, student):
     """A step depends on a student's maps alone; without maps, one student stands for all."""
@@ -194,9 +195,7 @@ def test_a_pair_composes_to_its_student_and_its_method(composed, student, method
     assert OmegaConf.to_container(typed, resolve=True) == OmegaConf.to_container(paired, resolve=True)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=[] if name in PAIRED else pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_doctor_finds_the_expected_defects_of_a_pair(methods, method):
     chosen, student = methods[method], PAIRED.get(method, "resnet8_thin")
     expected = chosen.config.expected_defects

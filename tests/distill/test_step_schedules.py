@@ -16,6 +16,8 @@ from amtml_pl.training.preflight import check_parts
 from amtml_pl.training.settings import settings_of
 from tiny_runs import CE, assert_bitwise_equal, at_step, failing, weights
 
+pytestmark = pytest.mark.slow
+
 CHOICES = ("cosine_warmup", "one_cycle")
 
 

@@ -13,6 +13,8 @@ from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import settings_of
 from records import EXAMINED
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = (
     "experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=3", "student=resnet8_thin",
     "data.train_size=100", "data.val_size=60",

@@ -6,6 +6,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from tiny_runs import CE, TINY, assert_bitwise_equal, at_step, failing, weights
 
+pytestmark = pytest.mark.slow
+
 JOBS = {
     "sampling": ("experiment=digits", "method=avg", *TINY, "data.balanced=true", "data.views=1"),
     "loss": ("experiment=digits", "method=ce", *CE, "loss.ce.class_weights=balanced"),

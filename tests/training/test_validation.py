@@ -17,6 +17,8 @@ from amtml_pl.training.sweep.jobs import Outcome, ended
 from amtml_pl.training.validation import validates
 from tiny_runs import CE, TINY, WATCHED, at_step, failing, ready, weights
 
+pytestmark = pytest.mark.slow
+
 ALL = "data.val_size=0"
 AVERAGE = ("experiment=digits", "method=avg", *WATCHED, ALL)
 ONE = ("experiment=digits", "method=kd", *CE, ALL, "teacher=[vgg8_quarter]",
