@@ -119,7 +119,7 @@ def test_columns_that_do_not_fit_are_named(monkeypatch, capsys):
 
 
 def test_the_choices_may_follow_an_option():
-    assert info.with_key(["--config-dir", "mine", "teachers"]) == ["--config-dir", "mine", "info=teachers"]
+    assert info.with_key(["--config-dir", "mine", "teachers"]) == ["info=teachers", "--config-dir", "mine"]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ VALUES = {
     "coef.kd=x": ["coef.kd='x': expected a number"],
     "trainer.max_epochs=0": ["trainer.max_epochs=0: expected a whole number, 1 or more"],
     "trainer.devices=3": ["data.batch_size=128: the 3 processes (trainer.devices=3", "(conf/data/def"],
+    "experiment=digits method=ce loss=[]": ["loss=[]: expected at least one term", "(command line)"],
     "resume=always": ["resume='always': expected auto or never"],
     "temperature=${nothing}": ["temperature cannot be resolved: "],
     "+nonsense=1": ["nonsense: unknown key"],
@@ -178,7 +179,7 @@ def test_choices_of_the_user_s_folder_are_known(mistake, own_student, way, typed
         "launcher=slrum hydra.launcher.partition=gpu",
     ],
 )
-def test_a_key_of_an_unknown_choice_is_no_second_mistake(mistake, typed):
+def test_a_key_of_an_unknown_choice_does_not_count_as_a_mistake(mistake, typed):
     words = typed.split()
     first = words[0].replace("[resnet8,", "").strip("]")
     assert f"has 1 mistake:\n  - {first}: unknown choice; did you mean" in mistake(*words)

@@ -77,10 +77,11 @@ def raised_by(place: str, method: str, error: Exception) -> UserError:
         error: what it raised.
     """
     group = place.partition(".")[0]
-    # Whole words: half an address of a page is of no use.
-    text = shorten(first_line(error).rstrip("."), 300, break_on_hyphens=False, placeholder=" …")
+    said = first_line(error).rstrip(".") or type(error).__name__
+    # Whole words: half an address cannot be opened.
+    text = shorten(said, 300, break_on_hyphens=False, placeholder=" …").lstrip(" …") or f"{said:.300}…"
     return UserError(
-        f"{place} raised {type(error).__name__} in {method}: {text}{'' if text[-1] == '…' else '.'} "
+        f"{place} raised {type(error).__name__} in {method}: {text}{'' if text.endswith('…') else '.'} "
         "After a correction, the same command resumes the run from its last checkpoint, if it has one.",
         fix=f"correct {place} (traceback=true prints the traceback), or leave it out of '{group}=[...]'",
     )

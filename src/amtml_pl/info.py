@@ -39,7 +39,7 @@ def with_key(words: Sequence[str]) -> list[str]:
     options, overrides = options_and_overrides(words)
     if overrides and "=" not in overrides[0]:
         overrides[0] = f"info={overrides[0]}"
-    return [*options, *overrides]
+    return [*overrides, *options]
 
 
 @command("info", multirun=False)

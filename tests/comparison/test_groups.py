@@ -190,6 +190,7 @@ def test_words_of_names_are_replaced_for_a_paper(tmp_path):
     rename(problems, {"Average temperature=9": "Average, T = 9", "Average": "Mean"})
     assert {group.name for group in problems[0].groups} == {"Mean", "Average, T = 9", "AMTML-KD"}
     rename(problems, {"Mean": "Average"})
+    rename(problems, {"Average, T = 9": "Warm", "Average,": "first word of the same name"})
     with pytest.raises(UserError, match=r"\(got 'avg', names are .*AMTML-KD"):
         rename(problems, {"avg": "Mean"})
     with pytest.raises(UserError, match="gives the name 'Average' to several groups"):

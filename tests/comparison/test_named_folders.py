@@ -59,11 +59,12 @@ def test_a_sweep_stands_for_its_runs_also_where_the_outputs_were_moved(runs):
             ["outputs", "outputs/nothing*"],
             r"outputs/nothing\* is not a folder \(got runs='outputs/nothing",
         ),
+        (["~no_such_user/runs"], r"~no_such_user/runs is not a folder"),
         (["outputs/runs/digits/*.txt"], r"digits/\*\.txt is not a folder"),
         (["outputs/sweeps/*"], r"outputs/sweeps/\* has no job \(got runs='outputs/sweeps/\*'\)"),
     ],
 )
-def test_a_word_that_names_no_folder_is_an_error(runs, tmp_path, words, message):
+def test_a_word_that_names_no_folder_is_an_error(runs, words, message):
     sweep_of(runs.parent)
-    with pytest.raises(UserError, match=message.format(tmp_path)):
+    with pytest.raises(UserError, match=message):
         named_folders(words)

@@ -1,5 +1,6 @@
 """The words of a command line: options and overrides in any order."""
 
+import subprocess
 import sys
 
 import pytest
@@ -20,6 +21,14 @@ def test_options_are_found_among_overrides(words):
     assert overrides == ["a=1", "b=2,3"]
 
 
+@pytest.mark.slow
+def test_an_option_with_an_optional_value_may_be_the_last_word():
+    typed = [sys.executable, "-m", "amtml_pl.train", "experiment=digits", "method=ce", "--info"]
+    done = subprocess.run(typed, capture_output=True, text=True)  # it changes the logging of its process
+    assert done.returncode == 0, done.stderr
+    assert "Defaults Tree" in done.stdout + done.stderr
+
+
 def test_an_option_between_overrides_is_taken(command):
     printed = command(main, "seed=3", "--cfg", "job", "experiment=digits", "method=ce")
     assert "\nseed: 3\n" in printed
@@ -31,10 +40,12 @@ def test_mistakes_behind_an_option_are_named(mistake, tmp_path):
 
 
 def test_a_missing_folder_of_configurations_is_the_only_mistake(mistake, tmp_path):
-    (tmp_path / "my_conf").mkdir()
+    for name in ("my_conf", "outputs", "zzz"):
+        (tmp_path / name).mkdir()
     printed = mistake("experiment=digits", "--config-dir", "my_cnf", "teacher=[mine]")
     assert "--config-dir=my_cnf is not a folder; did you mean 'my_conf'?" in printed
     assert "mine" not in printed
+    assert "did you mean" not in mistake("experiment=digits", "--config-dir", str(tmp_path / "photos"))
 
 
 def test_a_sweep_under_torchrun_is_refused_with_its_own_command(mistake, monkeypatch):

@@ -161,7 +161,7 @@ def test_a_mistake_in_an_own_term_is_one_message_with_its_name(message, compiled
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")]
 )
-def test_a_term_without_memory_is_no_mistake_of_the_term(error):
+def test_a_lack_of_memory_is_not_blamed_on_the_term(error):
     module, _ = distiller({"kd": SoftTargetLoss(4.0), "own": Raising(error)}, UniformWeighting())
     with pytest.raises(type(error), match="memory"):
         fit(module)

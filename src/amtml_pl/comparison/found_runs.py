@@ -87,7 +87,7 @@ def leave_out_trials(found: FoundRuns) -> FoundRuns:
 
 
 def run_folders(places: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield every run folder in some places, in the order of their paths.
+    """Yield every run folder in some places, one place after the other.
 
     Links are followed, each folder is searched once; unreadable folders are added to ``left_out``.
     """

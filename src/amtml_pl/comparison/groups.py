@@ -130,7 +130,7 @@ def rename(problems: Sequence[Problem], names: Mapping[str, str]) -> None:
     for problem in problems:
         for group in problem.groups:
             whole, words = group.name, group.name.split(" ")
-            unused -= {whole} if whole in names else {*words}
+            unused -= {whole, *words}
             group.name = names.get(whole) or " ".join(names.get(word, word) for word in words)
         twice = [name for name, n in Counter(group.name for group in problem.groups).items() if n > 1]
         if twice:

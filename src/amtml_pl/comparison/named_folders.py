@@ -24,7 +24,7 @@ def named_folders(words: Sequence[str]) -> tuple[list[Path], Path, Path]:
     """
     found: dict[Path, None] = {}
     for word in words:
-        path = Path(word).expanduser()
+        path = Path(os.path.expanduser(word))  # noqa: PTH111 - an unknown ~user stays as it is
         try:
             matches = [path] if path.is_dir() else [*folders_like(path)]
             folders = [run for match in matches for run in searched(match)]
@@ -40,7 +40,10 @@ def named_folders(words: Sequence[str]) -> tuple[list[Path], Path, Path]:
     below = places[0]
     if len(places) > 1:
         places = [place.resolve() for place in places]
-        below = Path(os.path.commonpath(places))
+        existing = [place for place in places if place.is_dir()] or places  # a run may have been deleted
+        below = Path(os.path.commonpath(existing))
+        if below.parent == below:  # the root: of folders on different disks
+            below = existing[0]
     return places, below, (path if len(words) == 1 and is_sweep(path) else below) / "report"
 
 
@@ -60,7 +63,7 @@ def searched(folder: Path) -> Iterator[Path]:
     if not is_sweep(folder):
         yield folder
         return
-    outputs = folder.resolve().parents[1]
+    outputs = folder.resolve().parent.parent
     for job in SweepFolder(folder, "", "").jobs():
         recorded = Path(job.run)
         moved = outputs / Path(*recorded.parts[-3:])  # runs/EXPERIMENT/NAME

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command_line import folder_mistake, options_and_overrides, typed_mistakes
+from amtml_pl.config.command_line import options_and_overrides, typed_mistakes
 from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import reason
@@ -168,9 +168,7 @@ def composed_by_hydra(name: str, work: Callable[[CommandJob], Any]) -> Callable[
 
     def composed() -> None:
         options, overrides = options_and_overrides(sys.argv[1:])
-        sys.argv[1:] = [*options, *overrides]  # Hydra takes no override before an option
-        if problem := folder_mistake():
-            raise UserError(problem)
+        sys.argv[1:] = [*overrides, *options]  # Hydra takes no override between options
         run()
 
     return composed

@@ -43,10 +43,11 @@ def typed_mistakes() -> list[str]:
 
 
 def folder_mistake() -> str:
-    """Return what is wrong with ``--config-dir``; Hydra only warns."""
+    """Return what is wrong with ``--config-dir``; empty if nothing is."""
     typed = get_args_parser().parse_known_args()[0].config_dir
     if typed is None or (folder := Path(typed)).is_dir():
         return ""
-    others = [str(each) for each in folder.parent.glob("*/")] if folder.parent.is_dir() else []
-    close = closest(str(folder), others)
-    return f"--config-dir={typed} is not a folder" + (f"; did you mean {close!r}?" if close else "")
+    others = [each.name for each in folder.parent.glob("*/")] if folder.parent.is_dir() else []
+    close = closest(folder.name, others)
+    meant = f"; did you mean {str(folder.parent / close)!r}?" if close else ""
+    return f"--config-dir={typed} is not a folder{meant}"

@@ -78,17 +78,23 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
         options = options_of(override.key_or_group, folders)
         if override.is_sweep_override() and not swept:
             problems.append(f"{word}: several values need a sweep ({sweep_start()})")
-        elif wrong := dict(option_problems(override, options)):
-            problems += wrong
-            unset += wrong.values()
+        elif wrong := [*option_problems(override, options)]:
+            problems += [problem for problem, _, _ in wrong]
+            unset += [keys for _, _, keys in wrong]
             if isinstance(first := values_of(override)[0], list):
-                known = [name for name in first if f"{override.key_or_group}.{name}." not in unset]
+                known = [name for name in first if name not in [name for _, name, _ in wrong]]
                 sound[word] = f"{override.get_key_element()}={hydra_literal(known)}"
         else:
             sound[word] = first_value(override, options)
-    sound = {word: first for word, first in sound.items() if not key_of(word).startswith(tuple(unset))}
+    sound = {word: first for word, first in sound.items() if not would_set(unset, key_of(word))}
     problems += key_problems(sound, config_name, folders)
     return [f"{problem} ({command_state.typed_in})" for problem in problems]
+
+
+def would_set(unset: Sequence[str], key: str) -> bool:
+    """Return True if an unknown choice may have set a key; an unknown root key is a mistake of its own."""
+    known = key.split(".")[0] in {*COMPOSES, *KEYS}
+    return any(key.startswith(beginning) and (known or beginning != "") for beginning in unset)
 
 
 def sweep_start() -> str:
@@ -115,8 +121,8 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted({Path(name).stem for name in names})
 
 
-def option_problems(override: Override, options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield unknown choices, each with the beginning of the keys it would set."""
+def option_problems(override: Override, options: Sequence[str]) -> Iterator[tuple[str, object, str]]:
+    """Yield a message for each unknown choice, its name, and the beginning of the keys it would set."""
     group = override.key_or_group
     if not options or override.is_delete():
         return
@@ -124,12 +130,13 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[tupl
         for name in value if isinstance(value, list) else [value]:
             keys = SETS.get(group, f"{group}.{name}." if isinstance(value, list) else f"{group}.")
             if name is None and group not in COMPOSES:
-                yield f"{group}=null: expected one of {options}{INSTEAD.get(f'{group}=none', '')}", keys
+                message = f"{group}=null: expected one of {options}{INSTEAD.get(f'{group}=none', '')}"
+                yield message, name, keys
             elif name is not None and str(name) not in options and not is_of_timm(group, str(name)):
                 meant = INSTEAD.get(f"{group}={str(name).lower()}") or suggestion(
                     str(name), dict.fromkeys(options)
                 )
-                yield f"{group}={name}: unknown choice{meant}", keys
+                yield f"{group}={name}: unknown choice{meant}", name, keys
 
 
 def is_of_timm(group: str, name: str) -> bool:
@@ -228,9 +235,11 @@ def quoting(word: str) -> str:
         return ""
     if command_state.called and OVERRIDES.search(value):
         return "; pass each override as a string of its own"
-    if value[0] + value[-1] == "[]" and "=" in value:  # overrides, such as those of a teacher's recipe
-        entries = ",".join(f"'{entry}'" for entry in ENTRY.findall(value[1:-1]))
-        return f'; to pass a list of overrides: "{key}=[{entries}]"'
+    entries = [entry.strip() for entry in ENTRY.findall(value[1:-1])] if value[0] + value[-1] == "[]" else []
+    is_nested = "{" in value or "[[" in value
+    if entries and not is_nested and all("=" in entry for entry in entries):
+        listed = ",".join(f"'{entry}'" for entry in entries)  # such as those of a teacher's recipe
+        return f'; to pass a list of overrides: "{key}=[{listed}]"'
     return f"; to pass the value as a string: '{key}=\"{value}\"'"
 
 

@@ -30,9 +30,10 @@ def origin(path: str) -> str | None:
         return None
     hydra = HydraConfig.get()
     words: Any = OmegaConf.to_container(hydra.overrides)  # as typed: not resolved
-    # The choice of a file is no value. Hydra lists the choices of groups, but not those of lists of groups.
-    typed = {key for word in words["task"] if not is_group(key := key_of(word))}
-    if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
+    typed = {key_of(word) for word in words["task"]}
+    # The choice of a file does not set the values in it.
+    above = {key for key in typed if path.startswith(f"{key}.") and not is_group(key)}
+    if path in typed or above or any(key.startswith(f"{path}.") for key in typed):
         return command_state.typed_in
     for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
         inside = not package or f"{path}.".startswith(f"{package}.")

@@ -132,9 +132,12 @@ def value_of(name: str, term: nn.Module, step: Step) -> Float[Tensor, ""]:
     if isinstance(value, Tensor) and value.ndim == 0:
         return value
     got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    fix = "with a mean over the batch: return value.mean()"
+    if not isinstance(value, Tensor):
+        fix = "with a tensor: without .item(), float() or numpy"
     raise UserError(
         f"loss.{name} does not return one scalar for a batch (got {got}, expected a tensor of shape ()).",
-        fix=f"end forward of {type(term).__name__} with a mean over the batch: return value.mean()",
+        fix=f"end forward of {type(term).__name__} {fix}",
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import NETWORK, UserError
 
 
 class CifarResNet(nn.Module):
@@ -40,13 +40,13 @@ class CifarResNet(nn.Module):
         if len(widths) != 4 or min(widths) < 1:
             raise UserError(
                 f"CifarResNet has wrong widths (got {list(widths)}, expected four positive numbers).",
-                fix="set 'student.network.widths=[16,16,32,64]', or the same key of teacher.NAME",
+                fix=f"set 'network.widths=[16,16,32,64]' of {NETWORK}",
             )
         if shortcut == "pad" and list(widths) != sorted(widths):
             raise UserError(
                 f"CifarResNet cannot pad to fewer channels (got widths {list(widths)}, expected ascending "
                 "widths for shortcut=pad).",
-                fix="set student.network.shortcut=convolution, or the same key of teacher.NAME",
+                fix=f"set network.shortcut=convolution of {NETWORK}",
             )
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, padding=1, bias=False)
@@ -121,5 +121,5 @@ def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
     raise UserError(
         f"{network} has a wrong depth (got {depth}, expected 6n+{remainder} with n ≥ 1, "
         f"such as {' or '.join(map(str, nearest))}).",
-        fix=f"set student.network.depth={nearest[0]} or teacher.NAME.network.depth={nearest[0]}",
+        fix=f"set network.depth={nearest[0]} of {NETWORK}",
     )

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import NETWORK, UserError
 from amtml_pl.models.cifar_resnet import initialise_convolutions
 
 # Convolutions of each stage, by the depth that names the network (it counts three linear layers).
@@ -35,13 +35,13 @@ class CifarVgg(nn.Module):
         if depth not in CONVOLUTIONS:
             raise UserError(
                 f"CifarVgg has a wrong depth (got {depth}, expected one of {list(CONVOLUTIONS)}).",
-                fix="set student.network.depth=8 or teacher.NAME.network.depth=8",
+                fix=f"set network.depth=8 of {NETWORK}",
             )
         widths = [round(channels * width) for channels in (64, 128, 256, 512, 512)]
         if min(widths) < 1:
             raise UserError(
                 f"CifarVgg has stages without channels (got width={width}, which gives {widths} channels).",
-                fix="set student.network.width=0.25 or teacher.NAME.network.width=0.25",
+                fix=f"set network.width=0.25 of {NETWORK}",
             )
         first, second, third, fourth, fifth = CONVOLUTIONS[depth]
         self.pool = nn.MaxPool2d(2)
@@ -80,7 +80,7 @@ class FullVgg(nn.Module):
         if depth not in CONVOLUTIONS:
             raise UserError(
                 f"FullVgg has a wrong depth (got {depth}, expected one of {list(CONVOLUTIONS)}).",
-                fix="set student.network.depth=11 or teacher.NAME.network.depth=11",
+                fix=f"set network.depth=11 of {NETWORK}",
             )
         layers: list[nn.Module] = []
         widths = (3, 64, 128, 256, 512, 512)

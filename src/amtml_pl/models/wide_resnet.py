@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import NETWORK, UserError
 from amtml_pl.models.cifar_resnet import blocks_per_stage, initialise_convolutions
 
 
@@ -28,12 +28,10 @@ class WideResNet(nn.Module):
         blocks = blocks_per_stage("WideResNet", depth, remainder=4)
         if widen_factor < 1:
             problem = f"WideResNet has a wrong widen_factor (got {widen_factor}, expected 1 or more)."
-            raise UserError(
-                problem, fix="set student.network.widen_factor=2 (for a teacher, of teacher.NAME)"
-            )
+            raise UserError(problem, fix=f"set network.widen_factor=2 of {NETWORK}")
         if not 0 <= dropout < 1:
             problem = f"WideResNet has a wrong dropout (got {dropout}, expected at least 0 and below 1)."
-            raise UserError(problem, fix="set student.network.dropout=0.3 (for a teacher, of teacher.NAME)")
+            raise UserError(problem, fix=f"set network.dropout=0.3 of {NETWORK}")
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         self.layer1 = wide_stage(16, widths[0], blocks, stride=1, dropout=dropout)

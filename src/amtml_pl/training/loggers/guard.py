@@ -85,10 +85,10 @@ def guard_callback(callback: Callback, name: str) -> None:
     """Name a callback of the configuration in the error that one of its hooks raises."""
     for hook in (hook for hook in vars(Callback) if hook[:3] == "on_" or hook in ("setup", "teardown")):
         if getattr(type(callback), hook) is not getattr(Callback, hook):
-            setattr(callback, hook, naming(f"callbacks.{name}", getattr(callback, hook)))
+            setattr(callback, hook, guarded(f"callbacks.{name}", getattr(callback, hook)))
 
 
-def naming(place: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(place: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method whose exceptions become UserErrors that name its place."""
 
     @functools.wraps(method)

@@ -90,7 +90,7 @@ def refuse_folder(uri: str) -> None:
 
     is_local_uri: Callable[[str], bool] = uris.is_local_uri
     allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)  # an older MLflow has none
-    if allowed is None or allowed.get() or not is_local_uri(uri):
+    if allowed is None or not is_local_uri(uri) or allowed.get():
         return
     folder = urlsplit(uri).path or "."
     raise UserError(
