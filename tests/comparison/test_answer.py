@@ -43,7 +43,7 @@ def test_the_distance_from_a_baseline_that_is_not_the_next_one_is_added(tmp_path
 def test_one_seed_is_not_tested(tmp_path):
     text = study(tmp_path, {"ce": 0.6, "avg": 0.7}, seeds=1)
     assert text == (
-        "avg has the best mean test/acc: 0.6960 (n = 1), +0.0860 from the next one, ce. "
+        "avg has the best mean test/acc: 0.6960 (n = 1), +0.0860 from the next one, ce (n = 1). "
         "No test compares it with ce."
     )
 

@@ -79,8 +79,11 @@ def test_labels_end_with_the_last_whole_override_that_fits():
         ["method=ce", "seed=0", "trainer.max_epochs=2", teachers, recipe, "data.train_size=400"]
     )
     short = "method-ce_seed-0_trainer.max_epochs-2_data.train_size-400"
-    assert label == f"{short}_resnet8-vgg8_quarter"
-    assert len(label) <= 80
+    assert label == f"{short}_resnet8-vgg8_quarter_trainer.max_epochs-2"
+    many = [f"coef.term_{number}=0.5" for number in range(20)]
+    assert run_label(["method=ce", *many]) == "_".join(
+        ["method-ce", *(f"coef.term_{n}-0.5" for n in range(9))]
+    )
     assert run_label([f"optimizer.name={'long' * 9}"]) == "long" * 6
 
 

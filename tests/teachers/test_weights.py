@@ -155,7 +155,7 @@ def test_a_whole_module_is_refused_by_its_name(tmp_path, form):
     [
         ("module.net.", [], r"remove the common prefix of all keys: .*.strip_prefixes=\['module.net.'\]"),
         ("a.b.", ["a."], r"teacher.NAME.weights.strip_prefixes=\['a.', 'b.'\]"),
-        ("", [], r"choose the network whose .* weights.rename in the YAML file"),
+        ("", [], r"choose the network whose weights the file contains \(docs/teachers"),
     ],
 )
 def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):

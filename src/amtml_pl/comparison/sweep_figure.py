@@ -28,6 +28,8 @@ from amtml_pl.system.console import counted
 
 Family = dict[float | tuple[str, ...], Group]  # by the value of the swept setting
 
+TEACHERS = "number of teachers"
+
 
 @dataclass(frozen=True)
 class SweptSetting:
@@ -71,12 +73,14 @@ def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
             notes[frame.note] = None
         for name in ambiguous:
             notes[f" The line {name} is left out, because its groups differ only in config.yaml."] = None
+    averaged = ""
+    if any(variant.label == TEACHERS for variant in variants):
+        averaged = "For each seed that they share, selections with the same number of teachers are averaged."
     return PageFigure(
         "sweep",
         f"{metric} by swept setting",
         f"Mean {metric} with its 95 % interval over the seeds. Groups of a line differ only in this setting. "
-        "For each seed that they share, selections with the same number of teachers are averaged."
-        f"{''.join(notes)}",
+        f"{averaged}{''.join(notes)}",
         variants,
         choice="swept setting",
     )
@@ -109,7 +113,7 @@ def swept_settings(problem: Problem) -> Iterator[SweptSetting]:
     """Yield the settings that have an axis."""
     yield SweptSetting("temperature", "temperature", "temperature", lambda run: run.record.temperature)
     # The order in which teachers were typed does not matter here.
-    yield SweptSetting("number of teachers", "teacher", "", lambda run: tuple(sorted(run.record.teachers)))
+    yield SweptSetting(TEACHERS, "teacher", "", lambda run: tuple(sorted(run.record.teachers)))
     for term in sorted({term for run in problem.runs for term in run.record.loss}):
         value_of = partial(coefficient, term=term)
         yield SweptSetting(f"coefficient of {term}", "coef", f"loss.{term}", value_of)

@@ -92,7 +92,7 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
 
 
 def would_set(unset: Sequence[str], key: str) -> bool:
-    """Return True if an unknown choice may have set a key; an unknown root key is a mistake of its own."""
+    """Return True if an unknown choice may have set a key, whose root is known."""
     known = key.split(".")[0] in {*COMPOSES, *KEYS}
     return any(key.startswith(beginning) and (known or beginning != "") for beginning in unset)
 
@@ -122,7 +122,7 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
 
 
 def option_problems(override: Override, options: Sequence[str]) -> Iterator[tuple[str, object, str]]:
-    """Yield a message for each unknown choice, its name, and the beginning of the keys it would set."""
+    """Yield message and name of each unknown choice, and the beginning of its keys."""
     group = override.key_or_group
     if not options or override.is_delete():
         return

@@ -22,7 +22,7 @@ from amtml_pl.system.files import file_digest, short_digest
 from amtml_pl.system.limits import cores
 
 LONGEST_WORD = 24  # letters of an override in a folder's name
-LONGEST_LABEL = 80  # letters of all overrides
+LONGEST_LABEL = 160  # letters of all overrides
 
 
 def share_of_cores(jobs: int) -> int:

@@ -55,11 +55,12 @@ def load_weights(
         ]
         kinds = zip(("Missing keys", "Unexpected keys", "Wrong shapes"), wrong.values(), strict=True)
         listed = " ".join(f"{kind}: {len(names)} ({_some(names)})." for kind, names in kinds if names)
+        renamed = ", or rename the keys with weights.rename in the YAML file of the teacher"
         raise UserError(
             f"The file {path} does not fit {type(network).__name__} ({len(expected)} tensors). {listed}",
             fix=_prefix_hint(given, expected, strip_prefixes)
-            or "choose the network whose weights the file contains, or rename the keys with weights.rename "
-            "in the YAML file of the teacher (docs/teachers.md)",
+            or f"choose the network whose weights the file contains{renamed if wrong['missing'] else ''} "
+            "(docs/teachers.md, 'Give the network weights')",
         )
     network.load_state_dict(given, strict=False)
 
