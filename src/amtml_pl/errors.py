@@ -77,9 +77,9 @@ def raised_by(place: str, method: str, error: Exception) -> UserError:
         error: what it raised.
     """
     group = place.partition(".")[0]
-    said = first_line(error).rstrip(".") or type(error).__name__
+    message = first_line(error).rstrip(".") or type(error).__name__
     # Whole words: half an address cannot be opened.
-    text = shorten(said, 300, break_on_hyphens=False, placeholder=" …").lstrip(" …") or f"{said:.300}…"
+    text = shorten(message, 300, break_on_hyphens=False, placeholder=" …").lstrip(" …") or f"{message:.300}…"
     return UserError(
         f"{place} raised {type(error).__name__} in {method}: {text}{'' if text.endswith('…') else '.'} "
         "After a correction, the same command resumes the run from its last checkpoint, if it has one.",

@@ -49,9 +49,8 @@ def distance(following: Group, paired: PairedDifference) -> str:
 
 def tested(paired: PairedDifference) -> str:
     """Return the result of a test and the number of shared seeds in brackets."""
-    return (
-        f" (n = {paired.n})" if paired.holm is None else f" (p by Holm {paired.corrected()}, n = {paired.n})"
-    )
+    test = "" if paired.holm is None else f"p by Holm {paired.corrected()}, "
+    return f" ({test}n = {paired.n})"
 
 
 def compared(problem: Problem, metric: str, pairs: Sequence[PairedDifference]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command_line import options_and_overrides, typed_mistakes
+from amtml_pl.config.command_line import options_and_overrides, typed_mistakes, typed_name
 from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import reason
@@ -185,8 +185,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
         report_typed(["--multirun is not supported by this command; run it once for each run folder"])
         sys.exit(2)
     if swept and world_size() > 1:
-        name = Path(sys.argv[0]).stem.removeprefix("amtml-")
-        fix = shlex.join(["python", "-m", f"amtml_pl.{name}", *sys.argv[1:]])
+        fix = shlex.join(["python", "-m", f"amtml_pl.{typed_name()}", *sys.argv[1:]])
         report_typed(
             [f"-m: a sweep starts the processes of its runs (got {world_size()}, expected 1). Fix: {fix}"]
         )

@@ -27,14 +27,14 @@ def options_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def typed_mistakes() -> list[str]:
     """Return mistakes in this process's command line; none if it has a ``--config-name``."""
     arguments = get_args_parser().parse_args()
-    if problem := folder_mistake():
+    if problem := folder_mistake(arguments.config_dir):
         return [problem]
     if arguments.config_name is not None:
         return []
     typed = list(arguments.overrides)
     if arguments.config_dir is not None:
         typed.insert(0, f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]")
-    name = Path(sys.argv[0]).stem.removeprefix("amtml-")
+    name = typed_name()
     if not (config_directory() / f"{name}.yaml").is_file():
         name = "train"
     GlobalHydra.instance().clear()
@@ -42,9 +42,13 @@ def typed_mistakes() -> list[str]:
         return command_line_mistakes(typed, name, swept=arguments.multirun)
 
 
-def folder_mistake() -> str:
+def typed_name() -> str:
+    """Return the name of this process's command, such as ``train``."""
+    return Path(sys.argv[0]).stem.removeprefix("amtml-")
+
+
+def folder_mistake(typed: str | None) -> str:
     """Return what is wrong with ``--config-dir``; empty if nothing is."""
-    typed = get_args_parser().parse_known_args()[0].config_dir
     if typed is None or (folder := Path(typed)).is_dir():
         return ""
     others = [each.name for each in folder.parent.glob("*/")] if folder.parent.is_dir() else []

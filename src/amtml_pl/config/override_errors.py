@@ -82,7 +82,8 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
             problems += [problem for problem, _, _ in wrong]
             unset += [keys for _, _, keys in wrong]
             if isinstance(first := values_of(override)[0], list):
-                known = [name for name in first if name not in [name for _, name, _ in wrong]]
+                unknown = [name for _, name, _ in wrong]
+                known = [name for name in first if name not in unknown]
                 sound[word] = f"{override.get_key_element()}={hydra_literal(known)}"
         else:
             sound[word] = first_value(override, options)
