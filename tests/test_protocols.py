@@ -7,6 +7,7 @@ from torch.optim import SGD
 from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.models.taps import TappedNetwork
 from archives import official, write_cifar100
 
 PAIRS = sorted(file.stem for file in (config_directory() / "experiment").glob("cifar100_crd_*_*.yaml"))
@@ -72,11 +73,35 @@ def test_the_networks_have_as_many_parameters_as_those_of_the_tables(configure):
         assert sum(each.numel() for each in network.parameters()) == expected, name
 
 
+def test_the_stages_are_the_maps_between_stem_and_pooling_of_the_tables(configure):
+    """RepDistiller pairs ``feat[1:-1]``: of a VGG, blocks 1 to 4 of 0 to 4."""
+    maps = {
+        "vgg8": [(128, 16), (256, 8), (512, 4), (512, 4)],
+        "resnet8x4": [(64, 32), (128, 16), (256, 8)],
+        "wrn_16_2": [(32, 32), (64, 16), (128, 8)],
+    }
+    config = configure("dataset=cifar100", f"teacher=[{','.join(maps)}]")
+    for name, expected in maps.items():
+        teacher = config.teacher[name]
+        network = build_object(teacher.network)
+        network = TappedNetwork(network, mean=teacher.mean, std=teacher.std, taps=teacher.stages).eval()
+        features = network(torch.rand(1, 3, 32, 32)).features
+        assert [tuple(features[stage].shape[1:3]) for stage in teacher.stages] == expected, name
+
+
+def test_the_last_map_of_a_wide_teacher_of_several_is_behind_its_last_activation(configure):
+    assert configure("experiment=cifar100_mtkd", "method=camkd").teacher.activated_wrn_28_4.hint == "relu"
+
+
 @pytest.mark.parametrize("experiment", PROTOCOLS)
 def test_a_protocol_has_the_published_schedule_and_all_images(configure, experiment):
     config = configure(f"experiment={experiment}", "method=ce")
     assert (config.trainer.max_epochs, config.data.batch_size, config.data.val_size) == (240, 64, 0)
     assert (config.dataset.name, config.data.train_size) == ("cifar100", None)
+    assert (list(config.dataset.mean), list(config.dataset.std)) == (
+        [0.5071, 0.4867, 0.4408],
+        [0.2675, 0.2565, 0.2761],
+    )
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = build_object(config.optimizer, partial=True)([weight])
     assert isinstance(optimizer, SGD)
