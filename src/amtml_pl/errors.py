@@ -72,16 +72,17 @@ def raised_by(place: str, method: str, error: Exception) -> UserError:
     """Return the message for an exception of a part of the configuration.
 
     Args:
-        place: the part's key, such as ``callbacks.mine``.
+        place: the part's key, such as ``callbacks.mine`` or ``weighting``.
         method: of the part, which raised.
         error: what it raised.
     """
-    group = place.partition(".")[0]
+    group, _, name = place.partition(".")
     message = first_line(error).rstrip(".") or type(error).__name__
     # Whole words: half an address cannot be opened.
     text = shorten(message, 300, break_on_hyphens=False, placeholder=" …").lstrip(" …") or f"{message:.300}…"
     return UserError(
         f"{place} raised {type(error).__name__} in {method}: {text}{'' if text.endswith('…') else '.'} "
         "After a correction, the same command resumes the run from its last checkpoint, if it has one.",
-        fix=f"correct {place} (traceback=true prints the traceback), or leave it out of '{group}=[...]'",
+        fix=f"correct {place} (traceback=true prints the traceback), or "
+        + (f"leave it out of '{group}=[...]'" if name else f"choose another {group}"),
     )

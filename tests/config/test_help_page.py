@@ -65,7 +65,7 @@ def test_the_page_lists_the_choices_also_of_the_users_folder(page, tmp_path):
     (tmp_path / "my" / "student" / "mine.yaml").write_text("# Mine.\nnetwork: {}\n")
     own = page("train", "--config-dir", str(tmp_path / "my"))
     assert re.search(r"^  student +densenet121, mine, mobilenet_v2", own, re.M)
-    assert re.search(r"^  teacher +every student, timm/MODEL, cifar100_mobilenetv2_x1_0", own, re.M)
+    assert re.search(r"^  teacher +every student, timm/MODEL, activated_wrn_28_4", own, re.M)
 
 
 def test_a_reader_that_ends_early_is_no_mistake(tmp_path):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -178,10 +179,8 @@ def test_cutout_blackens_a_square_that_the_border_may_cut():
     ("make", "text"),
     [
         (lambda: CropFlip(padding=-1), "padding of CropFlip is -1 .expected 0 or more"),
-        (
-            lambda: RandomErasing(ratio=[0, 2]),
-            r"ratio of RandomErasing is \[0, 2\] \(expected",
-        ),
+        (lambda: RandomErasing(ratio=[0, 2]), r"ratio of RandomErasing is \[0, 2\] \(expected"),
+        (lambda: RandomErasing(ratio=[1, math.inf]), r"ratio of RandomErasing is \[1, inf\] \(expected"),
         (lambda: RandomErasing(value=256), r"value of RandomErasing is 256 .expected 0 to 255"),
         (lambda: Cutout(0), "size of Cutout is 0 .expected 1 pixel"),
         (lambda: ColorJitter(hue=0.6), r"hue of ColorJitter is 0.6 .expected 0 to 0.5"),

@@ -136,8 +136,8 @@ class Raising(LossTerm):
 
 
 MISTAKES = {
-    r"^loss.own does not return one scalar for a batch \(got a tensor of shape \(8,\), expected a tensor of "
-    r"shape \(\)\).\nFix: .*PerSample .*return value.mean\(\)$": PerSample(),
+    r"^loss.own does not return one scalar for a batch \(got a torch.float32 tensor of shape \(8,\), "
+    r"expected a tensor of shape \(\)\).\nFix: .*PerSample .*return value.mean\(\)$": PerSample(),
     r"^loss.own raised KeyError in forward: 'resnet56/layer2'. After .*\nFix: correct loss.own "
     r"\(traceback=true prints the traceback\), or leave it out of 'loss=\[...\]'$": Raising(
         KeyError("resnet56/layer2")
@@ -155,6 +155,43 @@ def test_a_mistake_in_an_own_term_is_one_message_with_its_name(message, compiled
     if compiled:
         module.compile_full_batches(8, required=True)
     with pytest.raises(UserError, match=message):  # where the doctor is switched off
+        fit(module)
+
+
+class OneWeightPerImage(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return super().forward(student, teachers, labels)[:, 0]
+
+
+class RaisingWeighting(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return student.features["layer9"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("weighting", "message"),
+    [
+        (
+            OneWeightPerImage,
+            r"^The weighting does not return a weight for each image and teacher \(got a torch.float32 "
+            r"tensor of shape \(8,\), expected a tensor of shape \(8, 2\)\)."
+            r"\nFix: .*OneWeightPerImage .*\(B, M\)",
+        ),
+        (
+            RaisingWeighting,
+            r"^weighting raised KeyError in forward: 'layer9'. After .*\nFix: correct weighting "
+            r"\(traceback=true prints the traceback\), or choose another weighting$",
+        ),
+    ],
+)
+def test_a_mistake_in_an_own_weighting_is_one_message(weighting, message, compiled):
+    module, _ = distiller({"kd": SoftTargetLoss(4.0)}, weighting())
+    with pytest.raises(UserError, match=message):
+        check_step(module, batches(1)[0])
+    if compiled:
+        module.compile_full_batches(8, required=True)
+    with pytest.raises(UserError, match=message):
         fit(module)
 
 

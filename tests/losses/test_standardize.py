@@ -33,6 +33,12 @@ def test_standardised_logits(golden):
     assert_golden(standardized(given["student_logits"]), expected["normalised"])
 
 
+def test_standardised_logits_in_double_precision_have_no_rounding_of_single_precision():
+    logits = torch.randn(4, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    naive = (logits - logits.mean(dim=1, keepdim=True)) / (1e-7 + logits.std(dim=1, keepdim=True))
+    torch.testing.assert_close(standardized(logits), naive, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("order", "mixture"), [*product(ORDERS, MIXTURES)])
 def test_kd_with_both_orders(golden, order, mixture):
     given, expected = golden("standardized")

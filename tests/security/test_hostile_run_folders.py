@@ -15,7 +15,7 @@ from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
-from amtml_pl.comparison.page import figures_of, harmless_json
+from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.data.datasets.digits import Digits
 from amtml_pl.data.packing import MANIFEST, PackedDataset, pack
@@ -57,8 +57,7 @@ def use(folder):
 
 def report(folder):
     problems = problems_of(find_runs(folder.path, "test/acc").compared, "test/acc")
-    for problem in problems:
-        harmless_json([figure.variants[0].traces for figure in figures_of(problem, "test/acc", [], [])])
+    page(problems, [], folder.path, "test/acc", [])
     latex(problems, "test/acc")
     csv_of_runs(problems)
     csv_of_groups(problems, "test/acc")

@@ -57,6 +57,11 @@ def test_anything_but_plain_values_is_refused(tmp_path, text, reason):
         read_plain_yaml(file)
 
 
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_plain_yaml(tmp_path)
+
+
 def test_nested_aliases_are_refused_at_once(tmp_path):
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     (tmp_path / "config.yaml").write_text("\n".join(lines))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
+from amtml_pl.system.console import counted
+
 CONFIDENCE = 0.95
 LARGEST = 1e100  # sums of larger squares overflow
 ROUNDING = 1e-6  # relative: records hold float32 measurements, rounded by 6e-8
@@ -54,7 +56,7 @@ class Estimate:
 
 def of_seeds(n: int) -> str:
     """Return a number of seeds, as `` (2 seeds)``, for an incomplete value."""
-    return f" ({n} seed{'s' if n > 1 else ''})"
+    return f" ({counted(n, 'seed')})"
 
 
 def can_be_averaged(value: float) -> bool:

@@ -11,10 +11,12 @@ from amtml_pl.config.build import Config, plain_values, resolved
 from amtml_pl.config.constructors import device_problems, loop_problems, node_problems
 from amtml_pl.config.data_keys import DATASET
 from amtml_pl.config.key import Key
-from amtml_pl.config.teacher_recipe import has_own_weights, recipe
+from amtml_pl.config.network_keys import has_own_weights
+from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.config.value_origin import with_origin
 from amtml_pl.config.values import declared_problems, shape_problems, stub_problems, value_problems
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import counted
 
 
 def check(config: Config) -> None:
@@ -41,8 +43,7 @@ def refuse(problems: list[str]) -> None:
     """Raise a UserError with all mistakes of a list, if it has any."""
     if problems:
         listed = "\n".join(f"  - {with_origin(problem)}" for problem in problems)
-        count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
-        raise UserError(f"The configuration has {count}:\n{listed}")
+        raise UserError(f"The configuration has {counted(len(problems), 'mistake')}:\n{listed}")
 
 
 def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:

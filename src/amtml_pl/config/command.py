@@ -36,6 +36,7 @@ from amtml_pl.config.reporting import (
     report_mistake,
     report_typed,
     reporting,
+    status_of_exit,
 )  # fmt: skip
 from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.errors import Preempted, UserError
@@ -208,7 +209,7 @@ def status_of(run: Callable[[], object]) -> int:
     try:
         run()
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        status = status_of_exit(stop)
         return 2 if status == 1 and not command_state.begun else status
     except BaseException as error:
         for cause in causes(error):  # an import or a composition turns a signal into another error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from amtml_pl.config.data_keys import MEAN, STD
 from amtml_pl.config.key import FILE, SEED, SWITCH, TEXT, Key, choice, key, number, whole
@@ -110,3 +111,9 @@ TEACHER = {
     ),
     "pool": key(whole(1, null=True), "height and width that the teacher's hints are pooled to"),
 }
+
+
+def has_own_weights(teacher: Mapping[Any, Any]) -> bool:
+    """Return True if a teacher's weights come from a file, a run or its constructor."""
+    given = (teacher["weights"].get(origin) for origin in ORIGINS)
+    return bool(teacher.get("pretrained")) or any(origin is not None for origin in given)

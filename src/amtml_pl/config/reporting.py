@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
-from amtml_pl.system.console import error_console
+from amtml_pl.system.console import counted, error_console
 from amtml_pl.system.limits import refuse_few_threads, refused_by_system
 from amtml_pl.system.ranks import is_rank_zero, rank, world_size
 from amtml_pl.system.signals import prepare_to_end
@@ -114,6 +114,11 @@ def refuse_other_encoding(folder: Path) -> None:
         ) from None
 
 
+def status_of_exit(stop: SystemExit) -> int:
+    """Return the exit status of a process that the exception ends."""
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
 def report_mistake(error: UserError) -> None:
     """Print the message for a mistake, and exit; a sweep continues with its next job."""
     if command_state.called:
@@ -132,7 +137,7 @@ def report_typed(mistakes: list[str]) -> None:
     """Print what is wrong with the command line, in one process of a run."""
     if not is_rank_zero():
         return
-    count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+    count = counted(len(mistakes), "mistake")
     listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
     if command_state.called:
         command_state.refusal = UserError(f"The overrides have {count}:\n{listed}")

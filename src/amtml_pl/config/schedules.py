@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amtml_pl.system.console import counted
+
 
 def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
     """Yield settings of a schedule that do not fit the run's length, with better values.
@@ -19,7 +21,7 @@ def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
     for place, node in zip(places, nodes, strict=True):
         for key, happens, fitting in unfitting(node, epochs):
             typed = f"'{place}.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
-            count = f"{epochs} epoch{'s' * (epochs != 1)}"
+            count = counted(epochs, "epoch")
             yield f"{place}.{key}={node[key]} does not fit {count}: {happens}. Use {typed}."
 
 

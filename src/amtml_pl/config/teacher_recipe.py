@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,17 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from amtml_pl.config.key_roles import handed_to_recipes
-from amtml_pl.config.network_keys import MAP_READING, ORIGINS
+from amtml_pl.config.network_keys import MAP_READING
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
-
-
-def has_own_weights(teacher: DictConfig | Mapping[str, Any]) -> bool:
-    """Return True if a teacher's weights come from a file, a run or its constructor."""
-    given = (teacher["weights"].get(origin) for origin in ORIGINS)
-    return bool(teacher["pretrained"]) or any(origin is not None for origin in given)
 
 
 def recipe(config: DictConfig, teacher: str) -> DictConfig:

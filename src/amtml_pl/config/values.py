@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amtml_pl.config.key import Key
-from amtml_pl.config.network_keys import ORIGINS
+from amtml_pl.config.network_keys import ORIGINS, has_own_weights
 from amtml_pl.config.rules import fits, rule_problems, suggestion, value_problem
 from amtml_pl.config.schedules import schedule_problems
 from amtml_pl.config.schema import KEYS
@@ -105,7 +105,7 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     weights = node.get("weights")
     if not isinstance(weights, Mapping) or node.get("class_map") is None:
         return
-    if not node.get("pretrained") and all(weights.get(origin) is None for origin in ORIGINS):
+    if not has_own_weights(node):
         yield (
             f"{path}.class_map={node['class_map']!r}: its recipe trains the teacher on the run's classes "
             "(expected null)"
@@ -117,7 +117,7 @@ def head_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     head, weights = node.get("head"), node.get("weights")
     if head not in ("none", "linear") or not isinstance(weights, Mapping):
         return
-    if not node.get("pretrained") and all(weights.get(origin) is None for origin in ORIGINS):
+    if not has_own_weights(node):
         yield (
             f"{path}.head={head}: its recipe trains the network with a classifier (expected null; or, for a "
             f"trained backbone, {path}.weights.path=FILE or {path}.pretrained=true)"

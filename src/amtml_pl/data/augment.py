@@ -107,6 +107,13 @@ def as_floats(images: Images) -> Float[Tensor, "B 3 H W"]:
     return quotient(images, 255)
 
 
+def require_ranges(operation: str, scale: Sequence[float], ratio: Sequence[float]) -> None:
+    """Raise a UserError unless shares of an area and ratios of sides are finite ranges."""
+    for name, pair, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
+            raise UserError(f"The {name} of {operation} is {pair} (expected [a, b], 0 < a ≤ b ≤ {most}).")
+
+
 @dataclass(frozen=True)
 class CropFlip:
     """The standard CIFAR augmentation: pad with zeros, crop, flip half of the views.
@@ -173,11 +180,7 @@ class RandomErasing:
     value: int = 0
 
     def __post_init__(self) -> None:
-        for name, pair, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-                raise UserError(
-                    f"The {name} of RandomErasing is {pair} (expected [a, b], 0 < a ≤ b ≤ {most})."
-                )
+        require_ranges("RandomErasing", self.scale, self.ratio)
         for name, number, most in (("probability", self.probability, 1), ("value", self.value, 255)):
             if not 0 <= number <= most:
                 raise UserError(f"The {name} of RandomErasing is {number} (expected 0 to {most}).")

@@ -79,7 +79,6 @@ class PackedDataModule(pl.LightningDataModule):
             callback `amtml_pl.training.checkpoints.LastCheckpoint` counts them; checkpoints hold them.
         classes, num_classes: the K class names in label order, and K.
         digest: of the packed data.
-        image_size: height and width of the images in pixels.
         sizes: number of images of each split.
 
     Raises:
@@ -134,7 +133,6 @@ class PackedDataModule(pl.LightningDataModule):
         )
         self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
         self.images = ImagePlacement(self._splits.values(), device, num_workers)
-        self.image_size = self._splits["train"].stored.images.shape[2]
 
     @property
     def has_validation(self) -> bool:

@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from amtml_pl.data.augment import Images, Keys
+from amtml_pl.data.augment import Images, Keys, require_ranges
 from amtml_pl.data.counter_rng import uniform
 from amtml_pl.data.exact import sent
-from amtml_pl.errors import UserError
 
 STEPS = 256  # of a position between two pixels: a pixel times 256 times 256 is exact in float32
 CHUNK_BYTES = 1 << 20  # of images that are enlarged at once, as this fits into a processor's cache
@@ -49,11 +48,7 @@ class RandomResizedCrop:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        for name, pair, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
-                raise UserError(
-                    f"The {name} of RandomResizedCrop is {pair} (expected [a, b], 0 < a ≤ b ≤ {most})."
-                )
+        require_ranges("RandomResizedCrop", self.scale, self.ratio)
 
     def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return each image's window for this view, as large as the image."""

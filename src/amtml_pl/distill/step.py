@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from amtml_pl.distill.checked_calls import value_of, weights_of
 from amtml_pl.distill.compiled import Candidate, CompiledStep, Part
 from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import require_finite
-from amtml_pl.losses.term import LossTerm, value_of
+from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.state import buffers_restored
 from amtml_pl.system.ranks import rank, world_size
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
@@ -118,7 +119,8 @@ class DistillModule(StudentModule):
             self.seed_step(stage=1)
             weights = prior = None
             if teachers is not None and self.weighting is not None:
-                weights, prior = self.weighting(student, teachers, labels), self.weighting.prior(teachers)
+                weights = weights_of(self.weighting, student, teachers, labels)
+                prior = self.weighting.prior(teachers)
             return Step(
                 student=student,
                 labels=labels,

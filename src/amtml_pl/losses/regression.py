@@ -58,6 +58,7 @@ class FeatureRegression(LossTerm):
 
     needs_teachers = learns = depends_on_order = True
     reads_logits = False
+    heads: tuple[nn.Module, ...] = ()  # in a tuple, which torch does not look into
 
     def __init__(
         self,
@@ -101,6 +102,10 @@ class FeatureRegression(LossTerm):
         self.names = self.hints(shapes.offered)
         source = shapes.student[self.student_stage]
         self.regressors.extend(Regressor(source, shapes.hints[name]) for name in self.names)
+
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Keep the classifiers of `head_names`."""
+        self.heads = tuple(heads[name] for name in self.head_names())
 
     def each(self) -> Iterable[Regressor]:
         """Return the regressors in the order of the teachers."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from amtml_pl.losses.regression import FeatureRegression, regression_errors
 from amtml_pl.types import Step, TeacherWeights
@@ -28,15 +28,10 @@ class ConfidenceFeatureRegression(FeatureRegression):
 
     blends_labels = False
     reads_logits = True
-    heads: tuple[nn.Module, ...] = ()  # in a tuple, which torch does not look into
 
     def head_names(self) -> tuple[str, ...]:
         """Return all hints of the term."""
         return self.names
-
-    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Keep the classifiers that belong to the term's hints."""
-        self.heads = tuple(heads[name] for name in self.names)
 
     def own_weights(self, step: Step) -> TeacherWeights:
         """Return the term's own weights, (B, M)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from amtml_pl.losses.regression import Activation, FeatureRegression
 from amtml_pl.losses.term import require_teachers
@@ -53,7 +53,6 @@ class SoftmaxRegression(FeatureRegression):
     """
 
     reads_logits = True
-    heads: tuple[nn.Module, ...] = ()  # in a tuple, which torch does not look into
 
     def __init__(
         self, stages: Sequence[str], activation: Activation = "as_teacher", hint: str | None = None
@@ -63,10 +62,6 @@ class SoftmaxRegression(FeatureRegression):
     def head_names(self) -> tuple[str, ...]:
         """Return all hints of the term."""
         return self.names
-
-    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Keep the classifiers that belong to the term's hints."""
-        self.heads = tuple(heads[name] for name in self.names)
 
     def errors(self, step: Step) -> Float[Tensor, "B M"]:
         """Return the sum of both errors for every sample and teacher, (B, M)."""

@@ -31,7 +31,8 @@ def standardized(logits: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
     mean = torch.where(known, logits, 0.0).sum(dim=-1, keepdim=True) / count
     centred = torch.where(known, logits - mean, 0.0)
     # The gradient of this norm is 0 for equal logits, that of a square root is infinite.
-    deviation: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (count - 1).sqrt()
+    norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    deviation: Tensor = norm / (count - 1).to(norm.dtype).sqrt()
     return (centred / (SMALLEST + deviation)).masked_fill(~known, -torch.inf)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias, cast
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from amtml_pl.errors import UserError, raised_by
+from amtml_pl.errors import UserError
 from amtml_pl.models.hint_statistics import HintStatistics
-from amtml_pl.system.limits import exhausted_resource
 from amtml_pl.types import Mixture, OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
 
 ClassWeights: TypeAlias = Literal["balanced"] | Sequence[float]
@@ -106,39 +105,6 @@ class LossTerm(nn.Module):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
         raise NotImplementedError
-
-
-def value_of(name: str, term: nn.Module, step: Step) -> Float[Tensor, ""]:
-    """Return a term's unweighted value; its mistakes become UserErrors with its name.
-
-    Args:
-        name: of the term, as in ``loss``.
-        term: a `LossTerm`.
-        step: its input.
-
-    Raises:
-        UserError: if the term raises an exception, or returns anything but one scalar.
-    """
-    if torch.compiler.is_compiling():  # an eager step comes first, see `DistillModule.compile_step`
-        return cast("Tensor", term(step))
-    try:
-        value = term(step)
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if exhausted_resource(error) is not None:  # explained by the command
-            raise
-        raise raised_by(f"loss.{name}", "forward", error) from error
-    if isinstance(value, Tensor) and value.ndim == 0:
-        return value
-    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    fix = "with a mean over the batch: return value.mean()"
-    if not isinstance(value, Tensor):
-        fix = "with a tensor: without .item(), float() or numpy"
-    raise UserError(
-        f"loss.{name} does not return one scalar for a batch (got {got}, expected a tensor of shape ()).",
-        fix=f"end forward of {type(term).__name__} {fix}",
-    )
 
 
 def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:

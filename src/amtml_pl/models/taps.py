@@ -21,6 +21,7 @@ from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.types import ModelOutputs, Shape
 
 DEFAULT = MapReading()
+PATHS_SHOWN = 40
 
 
 class TappedNetwork(nn.Module):
@@ -157,13 +158,13 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
     )
 
 
-def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
+def suggest_paths(wrong: str, paths: Sequence[str]) -> str:
     """Return a sentence with the paths closest to a wrong one, then existing paths."""
     upper = sorted((path for path in paths if path), key=lambda path: path.count("."))
     close = difflib.get_close_matches(wrong, upper, n=3, cutoff=0.5)
     closest = f"Similar paths: {', '.join(close)}. " if close else ""
-    more = f" and {len(upper) - limit} deeper modules" if len(upper) > limit else ""
-    return f"{closest}Existing paths: {', '.join(upper[:limit]) or 'none'}{more}."
+    more = f" and {len(upper) - PATHS_SHOWN} deeper modules" if len(upper) > PATHS_SHOWN else ""
+    return f"{closest}Existing paths: {', '.join(upper[:PATHS_SHOWN]) or 'none'}{more}."
 
 
 def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:

@@ -13,9 +13,10 @@ from amtml_pl.config.build import Config, plain_values
 from amtml_pl.config.ignored import leave_out_teachers
 from amtml_pl.config.key import Identity
 from amtml_pl.config.key_roles import changes_result, changing_callbacks, identified
+from amtml_pl.config.network_keys import has_own_weights
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS
-from amtml_pl.config.teacher_recipe import has_own_weights, recipe
+from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.files import file_digest, short_digest

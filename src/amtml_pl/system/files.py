@@ -109,12 +109,12 @@ def unwritable(file: Path, error: OSError) -> UserError:
 MOST_BYTES = 64 << 20
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
     """Return a text; raise a ValueError for a special, binary or huge file."""
     if file.exists() and not file.is_file():
         raise ValueError("the path is not a regular file")
-    if (size := file.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"the file is too large (got {size:,} bytes, expected at most {MOST_BYTES:,})")
+    if (size := file.stat().st_size) > most_bytes:
+        raise ValueError(f"the file is too large (got {size:,} bytes, expected at most {most_bytes:,})")
     return file.read_text(encoding="utf-8")
 
 

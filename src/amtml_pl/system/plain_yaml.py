@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from amtml_pl.system.files import read_text
 
 MOST_BYTES = 1 << 20  # a configuration has some 10 KiB
 MOST_LEVELS = 50
@@ -18,11 +19,7 @@ def read_plain_yaml(file: Path) -> Any:
     Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without
     aliases the time is linear in the file's size.
     """
-    if not file.is_file():
-        raise FileNotFoundError(errno.ENOENT, "not a file", str(file))
-    if (size := file.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"the file is too large (got {size:,} bytes, expected at most {MOST_BYTES:,})")
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file, MOST_BYTES)
     try:
         refuse_references(text)
         tree = yaml.load(text, yaml.CSafeLoader)

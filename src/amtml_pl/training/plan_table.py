@@ -27,6 +27,7 @@ from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, counted_kinds
 
+TIMED_IMAGES = 16
 BUILD = "run python -m amtml_pl.cache action=build with the overrides of this run"
 
 
@@ -194,10 +195,10 @@ def training_images(settings: Settings, source: DatasetSource) -> int | None:
 
 
 def seconds_per_image(
-    network: TappedNetwork, image_size: int, *, training: bool, images: int = 16, device: str = "cpu"
+    network: TappedNetwork, image_size: int, *, training: bool, device: str = "cpu"
 ) -> float:
     """Measure a network's seconds per image: forward, and backward in ``training``."""
-    batch = torch.zeros(images, 3, image_size, image_size, device=device)
+    batch = torch.zeros(TIMED_IMAGES, 3, image_size, image_size, device=device)
     network.to(device)
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
 
@@ -211,7 +212,7 @@ def seconds_per_image(
         return time.perf_counter() - start
 
     with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images train nothing
-        return min(once(), once()) / images
+        return min(once(), once()) / TIMED_IMAGES
 
 
 def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from pytorch_lightning.callbacks import DeviceStatsMonitor
-from torch import nn
 
 from amtml_pl.config.build import ObjectSpec
-from amtml_pl.distill.schedules import schedule_of
 from amtml_pl.errors import UserError, first_line, naming
 from amtml_pl.losses.term import LossTerm, mixture_of_targets
 from amtml_pl.models.taps import tap_shapes
@@ -18,6 +16,7 @@ from amtml_pl.system.optional_packages import imported
 from amtml_pl.training.assemble import check_classes_of_student
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
+from amtml_pl.training.shorter_run import rate_after
 from amtml_pl.weighting.scheme import Weighting
 
 SETTINGS = "correct the values of optimizer, scheduler or trainer (add --cfg job to print them)"
@@ -54,12 +53,7 @@ def student_problems(settings: Settings) -> Iterator[UserError]:
 def training_problems(settings: Settings) -> Iterator[UserError]:
     """Yield errors of optimiser, schedule over all epochs, and trainer."""
     try:
-        optimizer = settings.method.optimizer.build()([nn.Parameter(torch.zeros(()))])
-        if (make := settings.method.scheduler.build()) is not None:
-            schedule, steps = schedule_of(make, optimizer, steps_per_epoch=10)
-            for _ in range(settings.trainer.epochs * steps):
-                optimizer.step()
-                schedule.step()
+        rate_after(settings, settings.trainer.epochs)
     except UserError as problem:
         yield problem
     except Exception as error:  # any error of a constructor with a wrong number

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.config.build import ObjectSpec
-from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
+from amtml_pl.config.network_keys import has_own_weights
+from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.errors import UserError, naming
 from amtml_pl.models.classifier_head import ClassMap, map_of_classes
 from amtml_pl.models.hint import HintSpec

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amtml_pl.losses.soft_targets import integrated_soft_targets
-from amtml_pl.results.evaluation.quality import BINS, Reliability, ensemble, quality
+from amtml_pl.results.evaluation.quality import BINS, calibration_error, ensemble, quality
 from amtml_pl.results.evaluation.quality import accuracy_by_class as by_class
 
 pytestmark = pytest.mark.numbers
@@ -31,21 +31,24 @@ def test_a_confidence_of_exactly_1_is_in_the_last_bin_and_many_images_are_summed
     assert quality(many, torch.full((45_000,), 3))["ece"] == pytest.approx(0.0015, rel=1e-4)
 
 
-@pytest.mark.parametrize("edge", [1, 7, BINS - 1, BINS])
+@pytest.mark.parametrize("edge", [1, 7, BINS - 1])
 def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one(edge):
-    confidence = edge / BINS
-    beyond = min(math.nextafter(confidence, 2), 1.0)
-    rows = [[value, *[(1 - value) / 40] * 40] for value in (confidence, beyond)]
-    found = Reliability.of(torch.tensor(rows, dtype=torch.float64), torch.zeros(2, dtype=torch.long))
-    filled = found.samples.nonzero().flatten().tolist()
-    assert filled == ([edge - 1, edge] if edge < BINS else [edge - 1])
+    confidence, label_0_then_1 = edge / BINS, torch.tensor([0, 1])
+
+    def error(*confidences):
+        rows = [[value, *[(1 - value) / 40] * 40] for value in confidences]
+        return calibration_error(torch.tensor(rows, dtype=torch.float64), label_0_then_1)
+
+    # A right and a wrong prediction cancel in one bin, and add up in two.
+    assert error(math.nextafter(confidence, 0), confidence) == pytest.approx(abs(2 * confidence - 1) / 2)
+    assert error(confidence, math.nextafter(confidence, 2)) == pytest.approx(1 / 2)
 
 
 def test_the_error_of_confidences_on_edges_is_that_of_the_paper_s_bins():
     rows = torch.tensor([[0.6, 0.4], [0.65, 0.35], [1.0, 0.0]], dtype=torch.float64)
     labels = torch.tensor([1, 0, 0])
     # (8/15, 9/15] holds 0.6, which is wrong; (9/15, 10/15] holds 0.65, which is right.
-    assert Reliability.of(rows, labels).error == pytest.approx((0.6 + 0.35 + 0.0) / 3)
+    assert calibration_error(rows, labels) == pytest.approx((0.6 + 0.35 + 0.0) / 3)
 
 
 def test_top_5_is_left_out_where_five_classes_are_all(logits):

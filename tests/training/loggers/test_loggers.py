@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import logging
+import os
 import sys
 
 import pytest
@@ -138,6 +139,7 @@ def test_a_resumed_run_continues_the_same_run_of_mlflow(fit, stored, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             fit("logger=[mlflow]")
     record, _ = fit("logger=[mlflow]")
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # which processes started later would inherit
     client, [run] = stored()
     assert (run.info.run_name, run.info.status) == ("method-ce-12345678", "FINISHED")
     assert {"experiment": "digits", "seed": "0"}.items() <= run.data.tags.items()

@@ -42,12 +42,6 @@ class Checkup(Record):
         found = {finding.name for finding in self.findings}
         return [name for name in self.expected_defects if name not in found] if self.whole else []
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def healthy(self) -> bool:
-        """Return True if the findings are exactly the expected ones."""
-        return not self.unexpected and not self.missing_defects
-
     def refuse(self) -> None:
         """Raise a UserError if findings and expected defects differ."""
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from amtml_pl.distill.checked_calls import value_of
 from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.losses.soft_targets import integrated_soft_targets
-from amtml_pl.losses.term import LossTerm, value_of
+from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
 
 CLOSE_ENOUGH = 0.1  # of the logits' deviation: stored in half precision they differ by 0.001, in int8 by 0.01

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from amtml_pl.distill.checked_calls import value_of, weights_of
 from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.distill.doctor.gradients import norm
-from amtml_pl.losses.term import LossTerm, value_of
+from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
 from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import Weighting
@@ -90,5 +91,5 @@ def weights_apart_and_near(
     closer = on_known_classes(middle + 0.01 * (logits - middle), teachers.logits)
     near = replace(teachers, logits=closer)
     own = middle[:, 0] + 0.01 * (step.student.logits - middle[:, 0])
-    apart = weighting(step.student, teachers, step.labels)
-    return torch.cat([apart, weighting(replace(step.student, logits=own), near, step.labels)])
+    apart = weights_of(weighting, step.student, teachers, step.labels)
+    return torch.cat([apart, weights_of(weighting, replace(step.student, logits=own), near, step.labels)])

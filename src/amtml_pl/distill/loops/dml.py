@@ -12,12 +12,12 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from amtml_pl.distill.checked_calls import value_of
 from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.distill.step import at_least_float32, full_precision
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import value_of
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, ModelOutputs, Step
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,43 +15,25 @@ BINS = 15
 LEAST = math.log(torch.finfo(torch.float32).tiny)  # in place of the logarithm of a probability of 0
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Confidence (the highest probability) against accuracy, in bins of equal width.
+def calibration_error(probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> float:
+    """Return the expected calibration error: the mean gap between confidence and accuracy.
 
-    Bin i holds the confidences in ``(i / BINS, (i + 1) / BINS]``, as in Guo et al., "On Calibration of Modern
+    The confidence is the highest probability; the gaps are those of bins of equal width. Bin i holds the
+    confidences in ``(i / BINS, (i + 1) / BINS]``, as in Guo et al., "On Calibration of Modern
     Neural Networks" (arXiv:1706.04599). torchmetrics differs: its bins are open at the right, so that a
     confidence of exactly 1 has a separate bin, and its sums in float32 are off by a tenth for some ten
     thousand confident predictions.
 
-    Attributes:
-        samples: ``(BINS,)``, in each bin.
-        confidence: ``(BINS,)``, mean in each bin, 0 in an empty one.
-        accuracy: ``(BINS,)``, mean in each bin, 0 in an empty one.
+    Args:
+        probabilities: rows sum to 1.
+        labels: in [0, K).
     """
-
-    samples: Int64[Tensor, " bins"]
-    confidence: Float64[Tensor, " bins"]
-    accuracy: Float64[Tensor, " bins"]
-
-    @staticmethod
-    def of(probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> Reliability:
-        """Return the bins of some samples, from probabilities whose rows sum to 1."""
-        confidence, named = probabilities.max(dim=1)
-        edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
-        place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
-        samples = torch.bincount(place, minlength=BINS)
-        counted = samples.clamp_min(1)
-        sums = torch.zeros(2, BINS, dtype=torch.float64)
-        sums[0].index_add_(0, place, confidence)
-        sums[1].index_add_(0, place, (named == labels).double())
-        return Reliability(samples, sums[0] / counted, sums[1] / counted)
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean gap between confidence and accuracy."""
-        share = self.samples / self.samples.sum()
-        return float((share * (self.confidence - self.accuracy).abs()).sum())
+    confidence, named = probabilities.max(dim=1)
+    edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
+    place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
+    gaps = torch.zeros(BINS, dtype=torch.float64)
+    gaps.index_add_(0, place, confidence - (named == labels).double())
+    return float(gaps.abs().sum() / len(labels))
 
 
 def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[str, float]:
@@ -60,7 +41,7 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
 
     Returns:
         ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in
-        [0, 1], see `Reliability`; ``brier`` in [0, 2], the squared error summed over the classes.
+        [0, 1], see `calibration_error`; ``brier`` in [0, 2], the squared error summed over the classes.
     """
     K = logits.shape[1]
     found: dict[str, Tensor | float] = {
@@ -71,7 +52,7 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
     logits = logits.double()
     probabilities = logits.softmax(dim=1)
     found["nll"] = F.cross_entropy(logits, labels)
-    found["ece"] = Reliability.of(probabilities, labels).error
+    found["ece"] = calibration_error(probabilities, labels)
     found["brier"] = (probabilities - F.one_hot(labels, K)).square().sum(dim=1).mean()
     return {name: float(value) for name, value in found.items()}
 

@@ -69,14 +69,10 @@ def probe(
 
 
 def probe_every_shard(
-    teachers: Sequence[TeacherStores],
-    split: SplitRows,
-    augment: Augmentation,
-    views: Sequence[int],
-    generator: np.random.Generator | None = None,
+    teachers: Sequence[TeacherStores], split: SplitRows, augment: Augmentation, views: Sequence[int]
 ) -> None:
     """Compare a random sample of every shard, as old shards may come from other code."""
-    generator = generator or np.random.default_rng()
+    generator = np.random.default_rng()
     spans = {span for store in all_stores(teachers) for span in map(store.rows_of, store.shards())}
     for view in views:
         index = [int(generator.integers(span.start, span.stop)) for span in sorted(spans, key=str)]

@@ -6,7 +6,6 @@ Steps, cache build and memory are those of a run's stages and trainer.
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import shutil
 import statistics
 import time
@@ -20,6 +19,7 @@ import torch
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.models.layout import device_for
+from amtml_pl.results.evaluation.latency import cpu_name
 from amtml_pl.runs.record import Execution
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.bare_loop import LAYOUTS, bare_loops
@@ -170,7 +170,7 @@ class Benchmark:
             steps_per_repetition=self.steps,
             images_in_the_cache=own.data.train_size,
             threads=torch.get_num_threads(),
-            processor=platform.processor() or platform.machine(),
+            processor=cpu_name(),
             execution=str(self.execution),
             gpu=torch.cuda.get_device_name() if device_for("auto").type == "cuda" else None,
         )

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from amtml_pl.results.evaluation.quality import Reliability
+from amtml_pl.results.evaluation.quality import calibration_error
 from amtml_pl.training.dashboard.drawing import READABLE, new_figure, shorten
 from amtml_pl.types import Batch
 
@@ -49,7 +49,7 @@ class PredictionBuffer:
         if not self.logits:
             return {}
         index, labels, logits = self.whole()
-        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
+        found = {"student/val/ece": calibration_error(logits.double().softmax(dim=1), labels)}
         if held_out is None:
             return found
         own, predicted = held_out[index], logits.argmax(dim=1)

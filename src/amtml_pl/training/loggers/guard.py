@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from amtml_pl.distill.checked_calls import errors_named
 from amtml_pl.errors import UserError, first_line, raised_by
 from amtml_pl.system.limits import causes
 from amtml_pl.system.ranks import is_rank_zero
@@ -93,11 +94,7 @@ def guarded(place: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(*arguments: Any, **named: Any) -> Any:
-        try:
+        with errors_named(place, method.__name__):
             return method(*arguments, **named)
-        except UserError:
-            raise
-        except Exception as error:
-            raise raised_by(place, method.__name__, error) from error
 
     return call

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from amtml_pl.training.loggers.run_facts import RunFacts
 from amtml_pl.training.summary import override
 
 SQLITE = "sqlite:///"
+ADDRESS = "MLFLOW_TRACKING_URI"
 # A server that stops would else hold the fit for minutes. Values that the user has set stay.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -69,8 +71,9 @@ class MLFlow(MLFlowLogger):
         earlier = earlier_run(MlflowClient(uri), name, facts.name) if facts.resumed else None
         self.continued = earlier is not None
         about = {"experiment_name": name, "run_name": facts.name, "tags": dict(facts.tags)}
-        super().__init__(**{**self.given, **about}, run_id=earlier)
-        _ = self.experiment
+        with address_restored():
+            super().__init__(**{**self.given, **about}, run_id=earlier)
+            _ = self.experiment
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log the configuration of a new run; MLflow refuses other values of an existing one."""
@@ -81,6 +84,18 @@ class MLFlow(MLFlowLogger):
     def save_dir(self) -> str:
         """Return the folder of the run."""
         return self.folder
+
+
+@contextmanager
+def address_restored() -> Iterator[None]:
+    """Restore MLFLOW_TRACKING_URI, which MLflow sets for the whole process."""
+    earlier = os.environ.get(ADDRESS)
+    try:
+        yield
+    finally:
+        os.environ.pop(ADDRESS, None)
+        if earlier is not None:
+            os.environ[ADDRESS] = earlier
 
 
 def refuse_folder(uri: str) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config.overrides import without_common
-from amtml_pl.config.reporting import report_mistake
+from amtml_pl.config.reporting import INTERRUPTED, report_mistake, status_of_exit
 from amtml_pl.errors import UserError
 from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.system.console import console, error_console
@@ -34,18 +34,18 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
         begin()
     except KeyboardInterrupt:
         prepare_to_end()
-        status = 130
+        status = INTERRUPTED
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        status = status_of_exit(stop)
     finally:
         sweep, sweep_context.sweep = sweep_context.sweep, None  # a later run of this process is not its job
     if sweep is not None:
         begun = conclude(sweep)
         status = exit_status(status, begun)
         if status and begun:
-            reason = "To resume the interrupted sweep" if status == 130 else "To retry the failed jobs"
+            aim = "resume the interrupted sweep" if status == INTERRUPTED else "retry the failed jobs"
             repeat = escape(sweep.repeat)
-            error_console.print(f"{reason}, repeat the command (completed jobs are skipped):\n  {repeat}")
+            error_console.print(f"To {aim}, repeat the command (completed jobs are skipped):\n  {repeat}")
     if status:
         sys.exit(status)
 

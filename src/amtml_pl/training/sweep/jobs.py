@@ -20,7 +20,7 @@ from amtml_pl.config.call import ONE_RUN
 from amtml_pl.config.command import user_config_folders
 from amtml_pl.config.override_errors import command_line_mistakes
 from amtml_pl.config.overrides import STARTS_AGAIN, key_of
-from amtml_pl.config.reporting import command_state, report_mistake, report_typed
+from amtml_pl.config.reporting import INTERRUPTED, command_state, report_mistake, report_typed, status_of_exit
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import found_or_new, result_overrides, run_label, sweep_hash
@@ -139,10 +139,10 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
     try:
         train()
     except KeyboardInterrupt:
-        return Outcome("interrupted", stopped=130)
+        return Outcome("interrupted", stopped=INTERRUPTED)
     except SystemExit as stop:
         if stop.code not in (None, 0, 1, 2):
-            status = stop.code if isinstance(stop.code, int) else 1
+            status = status_of_exit(stop)
             return Outcome(f"stopped with status {status}", stopped=status)
         if stop.code:
             return Outcome(f"exit status {stop.code}", mistake=stop.code == 2)
