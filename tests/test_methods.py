@@ -12,6 +12,7 @@ from amtml_pl.config.checks import check, constructor_mistakes, value_mistakes
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.connect import run_doctor
 from amtml_pl.training.plan import plan
@@ -60,7 +61,7 @@ def test_the_doctor_finds_exactly_the_expected_defects(configure, tmp_path, meth
     found, expected = run_doctor(made), made.request.settings.expected_defects
     assert sorted(finding.name for finding in found.findings) == sorted(expected)
     found.refuse()
-    assert json.loads(folder.doctor_file.read_text())["healthy"] is True
+    assert json.loads(folder.doctor_file.read_text())["missing_defects"] == []
 
 
 @pytest.mark.slow
@@ -83,6 +84,12 @@ def test_all_methods_start_from_the_same_student_and_see_the_same_batches(config
         first_batches.append(made.data.sample(32))
     assert len(digests) == 1
     assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
+
+
+def test_amtml_stages_is_the_gate_with_angles_and_second_stages(configure):
+    runs = ("method=amtml_stages",), ("method=gated", "loss=[ce,kd,angle,regression_fitnet]")
+    one, other = (run_hash(configure("experiment=digits", *words)) for words in runs)
+    assert one == other
 
 
 def test_a_missing_expected_defect_stops_the_run(configure, tmp_path):
@@ -133,7 +140,8 @@ def test_a_sweep_is_a_multirun_of_methods_that_exist(sweep):
 def test_the_sweep_of_methods_holds_every_corrected_one():
     text = (config_directory() / "sweep" / "methods.yaml").read_text()
     named = set(re.search(r"^      method: (.+)$", text, re.MULTILINE)[1].split(","))
-    assert named == {m for m in METHODS if not m.endswith("_published") and m[:6] != "amtml_"}
+    ablations = {m for m in METHODS if m[:6] == "amtml_"} - {"amtml_stages"}
+    assert named == {m for m in METHODS if not m.endswith("_published")} - ablations
 
 
 def test_fixed_weights_are_set_as_documented(configure):

@@ -129,10 +129,13 @@ def composed():
 
 @pytest.fixture(scope="module")
 def methods(composed):
-    """Return every method; those that read the same hints share their teachers' outputs."""
+    """Return every method; those that read the same hints share their teachers' outputs.
+
+    The student has four stages: methods that pair stages then read all stages of every teacher.
+    """
     built, found = {}, {}
     for name in METHODS:
-        config = composed(f"method={name}")
+        config = composed(f"method={name}", "student=vgg8_quarter")
         found[name] = Method(config, batch())
         if config.teacher:
             settings = settings_of(config)
