@@ -62,6 +62,7 @@ def test_teachers_have_their_source_and_the_classes_in_their_names(table):
         ("avg", "teachers"),
         ("kd", "teachers, validation labels (several teachers)"),
         ("amtml", "teachers, feature maps, validation labels"),
+        ("amtml_adapter", "teachers, feature maps, validation labels"),
         ("amtml_uniform_prior", "teachers, feature maps"),
         ("camkd", "teachers, feature maps, classifiers"),
         ("balanced", "teachers, feature maps, teacher_source=cached"),

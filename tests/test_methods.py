@@ -12,7 +12,6 @@ from amtml_pl.config.checks import check, constructor_mistakes, value_mistakes
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.connect import run_doctor
 from amtml_pl.training.plan import plan
@@ -27,7 +26,7 @@ SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yam
 # Teachers of three families, and images of another size.
 PROBLEMS = ("cifar10", "tiny_imagenet")
 WITHOUT_TEACHERS = ("ce", "dml", "dml_published")
-QUICK = ("amtml", "camkd_published")
+QUICK = ("amtml", "amtml_adapter", "camkd_published")
 LOOPS = {"dml": "MutualLearning", "mtkd_rl": "MTKDRL", "mmkd": "MMKD"}
 
 
@@ -86,12 +85,6 @@ def test_all_methods_start_from_the_same_student_and_see_the_same_batches(config
     assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
 
 
-def test_amtml_stages_is_the_gate_with_angles_and_second_stages(configure):
-    runs = ("method=amtml_stages",), ("method=gated", "loss=[ce,kd,angle,regression_fitnet]")
-    one, other = (run_hash(configure("experiment=digits", *words)) for words in runs)
-    assert one == other
-
-
 def test_a_missing_expected_defect_stops_the_run(configure, tmp_path):
     expected = "expected_defects=[dead-term/kd]"
     made = ready(configure(*tiny("avg"), expected), RunFolder(tmp_path / "run"))
@@ -140,7 +133,7 @@ def test_a_sweep_is_a_multirun_of_methods_that_exist(sweep):
 def test_the_sweep_of_methods_holds_every_corrected_one():
     text = (config_directory() / "sweep" / "methods.yaml").read_text()
     named = set(re.search(r"^      method: (.+)$", text, re.MULTILINE)[1].split(","))
-    ablations = {m for m in METHODS if m[:6] == "amtml_"} - {"amtml_stages"}
+    ablations = {m for m in METHODS if m[:6] == "amtml_"} - {"amtml_adapter"}
     assert named == {m for m in METHODS if not m.endswith("_published")} - ablations
 
 

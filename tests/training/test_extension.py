@@ -50,7 +50,7 @@ def state(folder):
     return torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("method", ["ce", "amtml", "dkd", "mmkd", "dml"])
+@pytest.mark.parametrize("method", ["ce", "amtml_adapter", "dkd", "mmkd", "dml"])
 def test_with_a_constant_rate_an_extension_is_the_longer_run_to_the_bit(run, method):
     images = CE if method in ("ce", "dml") else TINY
     job = ("experiment=digits", f"method={method}", *images, "doctor=false", CONSTANT)

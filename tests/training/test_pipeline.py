@@ -36,7 +36,7 @@ def test_a_run_trains_its_teachers_distils_and_describes_itself(moved, shared):
     } <= set(record.metrics)  # fmt: skip
     assert all(0 <= v <= 1 for k, v in record.metrics.items() if "/acc" in k)
     assert record.timing.teacher_seconds > 0
-    assert list(record.loss) == ["ce", "kd", "angle", "hint", "adapter", "adapter_entropy", "adapter_l2"]
+    assert list(record.loss) == ["ce", "kd", "regression"]
     assert folder.weights_file.is_file()
     for checkpoint in (folder.best_checkpoint, folder.last_checkpoint):
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -45,7 +45,7 @@ def test_a_run_trains_its_teachers_distils_and_describes_itself(moved, shared):
     with folder.metrics_file.open() as lines:
         rows = list(csv.DictReader(lines))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert all(row[key] for row in rows for key in ("val/acc", "loss/hint", "weight/resnet8", "lr"))
+    assert all(row[key] for row in rows for key in ("val/acc", "loss/regression", "weight/resnet8", "lr"))
     for name in ("resnet8", "vgg8_quarter"):
         own = [RunFolder(path).completed() for path in (shared / "teachers" / "digits").glob(f"{name}-*")]
         assert {each.experiment for each in own} == {"digits_teacher"}
@@ -170,11 +170,11 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
     ("overrides", "text"),
     [
         (
-            ["teacher.resnet8.hint=stage7"],
+            ["teacher.resnet8.stages=[layer1,stage7]"],
             r"has no module 'stage7'(.|\n)*set stages or hint of teacher.resnet8 to",
         ),
         (["teacher.resnet8.weights.path=no.pt"], r"\nFix: set teacher.resnet8.weights.path to an existing"),
-        (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected \(expected one of \['vgg8_quarter'"),
+        (["loss=[ce,kd,hint]", "loss.hint.groups={resnet110/layer3: layer1}"], r"not selected \(expected one of \['vgg8_quarter'"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path, overrides, text):

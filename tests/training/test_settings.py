@@ -9,7 +9,7 @@ from amtml_pl.training.settings import settings_of
 
 
 def test_settings_need_every_declared_key_and_no_other(configure):
-    config = configure("experiment=digits", "method=amtml")
+    config = configure("experiment=digits", "method=amtml_adapter")
     settings_of(OmegaConf.masked_copy(config, [*KEYS]))
     unread = []
     for key in KEYS:

@@ -106,7 +106,11 @@ OWN_HEAD = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true", "teacher.res
     [
         (
             ("method=amtml", *TINY),
-            r"AdaptiveWeighting learns weights .*val_size=0, .*\n.*weighting=uniform",
+            r"GatedWeighting learns weights .*val_size=0, .*\n.*weighting=uniform, or ",
+        ),
+        (
+            ("method=amtml_adapter", *TINY),
+            r"AdaptiveWeighting learns weights .*\n.*weighting.prior=uniform, or ",
         ),
         (("method=avg", *TINY, "weighting=held_out"), r"HeldOutWeighting learns weights"),
         (
