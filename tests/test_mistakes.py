@@ -75,7 +75,7 @@ PARTS = {
         "fails on images of 4x4 pixels",
         "to a size that the network takes",
     ],
-    "experiment=digits_amtml student.hint=layr3": [
+    "experiment=digits method=amtml_adapter student.hint=layr3": [
         "Similar paths: layer3",
         "set stages or hint of student to existing modules",
     ],

@@ -29,7 +29,7 @@ from amtml_pl.training.pipeline import execute
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.stages import RunRequest
 
-WORDS = ("experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=20", "doctor=false")
+WORDS = ("experiment=digits", "method=amtml_adapter", "trainer=cpu", "trainer.max_epochs=20", "doctor=false")
 
 
 class EpochClock(Callback):

@@ -23,7 +23,7 @@ from amtml_pl.training.execution import EAGER
 
 REPETITIONS, STEPS, IMAGES = 15, 10, 512
 WORDS = (
-    "experiment=digits", "method=amtml", "student=resnet8_thin", "teacher=[resnet8]", "trainer=cpu",
+    "experiment=digits", "method=amtml_adapter", "student=resnet8_thin", "teacher=[resnet8]", "trainer=cpu",
     "hint_pool=8", "data.batch_size=64",
 )  # fmt: skip
 
