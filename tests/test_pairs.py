@@ -30,8 +30,9 @@ METHODS, STUDENTS = (
 )
 # One of each family, with methods that read its maps in different ways.
 PAIRED = {
-    "amtml": "vgg8_quarter", "amtml_adapter": "resnet14", "amtml_published": "shufflenet_v2", "at": "wrn_10_1", "camkd": "resnet18",
-    "aekd_f": "mobilenet_v2", "mmkd": "vgg8_quarter", "rkd": "densenet121", "dml": "resnet8_thin",
+    "amtml": "vgg8_quarter", "amtml_adapter": "resnet14", "amtml_published": "shufflenet_v2",
+    "at": "wrn_10_1", "camkd": "resnet18", "aekd_f": "mobilenet_v2", "mmkd": "vgg8_quarter",
+    "rkd": "densenet121", "dml": "resnet8_thin",
 }  # fmt: skip
 # What the files of conf/student add to.
 DEFAULTS = OmegaConf.load(config_directory() / "train.yaml").student

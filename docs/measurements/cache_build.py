@@ -27,7 +27,12 @@ from amtml_pl.training.benchmark.short_fit import silenced_console
 from amtml_pl.training.run_cache import RunCache
 
 IMAGES = 4096
-WORDS = ("experiment=cifar10_jpeg", "method=amtml_adapter", "teacher=[resnet32,resnet56,resnet110]", "trainer=cpu")
+WORDS = (
+    "experiment=cifar10_jpeg",
+    "method=amtml_adapter",
+    "teacher=[resnet32,resnet56,resnet110]",
+    "trainer=cpu",
+)
 
 
 def measure(folder: Path, repetitions: int) -> tuple[list[float], list[float]]:

@@ -68,7 +68,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
     quieten()
-    words = [f"experiment=cifar{given.classes}", "method=amtml_adapter", "teacher=[resnet32,resnet56,resnet110]"]
+    words = [
+        f"experiment=cifar{given.classes}",
+        "method=amtml_adapter",
+        "teacher=[resnet32,resnet56,resnet110]",
+    ]
     with (
         tempfile.TemporaryDirectory() as folder,
         initialize_config_dir(str(config_directory()), version_base="1.3"),

@@ -79,7 +79,7 @@ def test_mixup_with_a_cache_is_refused(configure):
 
 @pytest.mark.parametrize(
     ("parts", "words"),
-    [(["method=amtml_adapter", "loss=[ce,kd,adapter_nll]"], r"The loss terms \['adapter_nll'\] read one label"),
+    [(["method=amtml_adapter", "loss=[ce,kd,adapter_nll]"], r"terms \['adapter_nll'\] read one label"),
      (["method=mmkd"], "MMKD reads one label"), (["method=mtkd_rl"], "MTKDRL reads one"),
      (["method=avg", "weighting=confidence"], "ConfidenceWeighting reads one label")],
 )  # fmt: skip

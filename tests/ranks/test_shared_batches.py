@@ -17,7 +17,8 @@ MEMBER = str(Path(__file__).with_name("member.py"))
 # networks that are stepped in turn, correlations over the samples, layers of a term with batch norm.
 # The regressors of srrl, wkd_f, camkd and fitnet_mkd are those of aekd_f.
 METHODS = (
-    "amtml_adapter", "rkd", "okd", "balanced", "aekd_f", "mmkd", "mtkd_rl", "dml", "dml_published", "dist", "ofa",
+    "amtml_adapter", "rkd", "okd", "balanced", "aekd_f", "mmkd", "mtkd_rl", "dml", "dml_published", "dist",
+    "ofa",
 )  # fmt: skip
 RUNS = {1: METHODS, 2: METHODS, 4: ("amtml_adapter",)}
 CASES = [(method, size) for size in (2, 4) for method in RUNS[size]]

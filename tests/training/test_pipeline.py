@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -174,7 +175,10 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
             r"has no module 'stage7'(.|\n)*set stages or hint of teacher.resnet8 to",
         ),
         (["teacher.resnet8.weights.path=no.pt"], r"\nFix: set teacher.resnet8.weights.path to an existing"),
-        (["loss=[ce,kd,hint]", "loss.hint.groups={resnet110/layer3: layer1}"], r"not selected \(expected one of \['vgg8_quarter'"),
+        (
+            ["loss=[ce,kd,hint]", "loss.hint.groups={resnet110/layer3: layer1}"],
+            r"not selected \(expected one of \['vgg8_quarter'",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path, overrides, text):
@@ -183,6 +187,24 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_p
         run(*AMTML, *own, *overrides)
     assert not (tmp_path / "teachers").exists()
     assert not (tmp_path / "data").exists()
+
+
+def test_outputs_that_will_not_fit_on_the_disk_are_refused_before_teachers_are_trained(
+    run, tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: usage._replace(free=5_000_000)
+    )  # enough for the images
+    text = r"too little space .*: vgg8_quarter [\d.]+ MB, resnet8 [\d.]+ MB\)(.|\n)*data.views=16"
+    with pytest.raises(UserError, match=text):
+        run(
+            *AMTML,
+            "data.train_size=900",
+            f"paths.teachers={tmp_path}/teachers",
+            f"paths.cache={tmp_path}/cache",
+        )
+    assert not (tmp_path / "teachers").exists()
 
 
 ARCHIVES = {

@@ -25,6 +25,7 @@ from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
 from amtml_pl.system.launch import run_detached
 from amtml_pl.system.ranks import is_rank_zero, world_size
+from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.live import check_accuracy
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
@@ -34,7 +35,7 @@ from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.head_fit import provide_heads
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
-from amtml_pl.training.plan_table import refuse_missing, show_plan
+from amtml_pl.training.plan_table import bytes_per_image, refuse_missing, show_plan, views_of_run
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.shorter_run import shorter_run_note
@@ -133,10 +134,22 @@ def prepare(planned: Plan) -> Prepared:
         refuse_other_pixels(begun, packed.digest, folder)
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
+    refuse_outputs_that_do_not_fit(planned, data)
     features = provide_heads(planned.teachers, data, settings)
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
     execution = choose_execution(settings, data.sizes["train"], planned.recorded)
     return Prepared(planned, execution, data, accuracy, features)
+
+
+def refuse_outputs_that_do_not_fit(planned: Plan, data: PackedDataModule) -> None:
+    """Raise a UserError, before teachers are trained, if their outputs do not fit on disk."""
+    settings = planned.request.settings
+    rows, needed = data.sizes["train"] * views_of_run(settings), {}
+    for teacher in planned.teachers:
+        if settings.cached and teacher.identity() is None:
+            own = {name: shape for name, shape in planned.hints.items() if name.split("/")[0] == teacher.name}
+            needed[teacher.name] = rows * bytes_per_image(settings, 1, own)
+    refuse_full_disk(settings.cache.root, needed)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:
