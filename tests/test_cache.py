@@ -108,7 +108,7 @@ def test_a_run_after_a_build_computes_no_teacher(root, run, capfd, monkeypatch):
 def test_validation_logits_serve_every_augmentation_and_number_of_views(root, output):
     val = sorted(folder.name for folder in root.glob("*/logits-val-*"))
     assert len(val) == 2
-    assert not list(root.glob("*/layer3-val-*"))
+    assert not list(root.glob("*/layer2*-val-*"))
     printed = output("build", *EXPERIMENT, "augment=none", "data.views=1", splits=["val"])
     assert re.search("val: 1 view of 2 teachers.*all were cached before", printed)
     assert sorted(folder.name for folder in root.glob("*/logits-val-*")) == val
@@ -166,7 +166,7 @@ def test_a_correct_cache_passes_with_the_largest_difference_of_each_tensor(root,
     printed = output("verify", *EXPERIMENT, rows=16, splits=["train", "val"])
     assert "train: 2 views: all checksums are right" in printed
     assert "val: 1 view: all checksums" in printed
-    for tensor in ("resnet8.*logits.*always", "resnet8.*layer3", "vgg8_quarter.*stage5"):
+    for tensor in ("resnet8.*logits.*always", "resnet8.*layer2@8", "vgg8_quarter.*stage3@8"):
         assert re.search(tensor, printed)
     largest = re.findall(r"\d\.\de[+-]\d\d", printed)
     assert len(largest) > 2
@@ -175,7 +175,7 @@ def test_a_correct_cache_passes_with_the_largest_difference_of_each_tensor(root,
 
 
 def test_a_flipped_byte_fails_and_is_left_as_it_is(root, output):
-    damaged = store(root, "resnet8/layer3-train-*") / "view-0002.00000.safetensors"
+    damaged = store(root, "resnet8/layer2*-train-*") / "view-0002.00000.safetensors"
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
@@ -249,7 +249,7 @@ def test_the_other_teachers_of_an_experiment_keep_their_stores_when_one_has_no_w
 
 
 def test_leftovers_of_a_killed_build_are_removed_and_complete_stores_stay(root, output):
-    before, folder = files(root), store(root, "resnet8/layer3-train-*")
+    before, folder = files(root), store(root, "resnet8/layer2*-train-*")
     (folder / ".view-0003.00000.safetensors").write_bytes(b"half")
     (folder / ".view-0003.json").write_text("{")
     assert list((root / ".locks").iterdir())
@@ -259,7 +259,7 @@ def test_leftovers_of_a_killed_build_are_removed_and_complete_stores_stay(root, 
 
 
 def test_a_store_that_another_process_builds_is_left_alone(root, output):
-    folder = store(root, "resnet8/layer3-train-*")
+    folder = store(root, "resnet8/layer2*-train-*")
     half = folder / ".view-0003.00000.safetensors"
     half.write_bytes(b"half")
     with FileLock(root / ".locks" / f"resnet8-{folder.name}-3.lock"):

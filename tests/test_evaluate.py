@@ -69,7 +69,7 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert found["weights_digest"] == weights_digest(load_run(moved).student())
     assert found["ensemble"]["weights"] == "own"
     mean = f"mean weights vgg8_quarter {found['ensemble']['mean_weight']['vgg8_quarter']:.4f}"
-    assert f"mixed by the run's own weights (AdaptiveWeighting), {mean}" in printed
+    assert f"mixed by the run's own weights (GatedWeighting), {mean}" in printed
     assert found["classes"].keys() == set(DIGITS)
     hits = sum(of["acc"] * of["images"] for of in found["classes"].values())
     assert hits / 360 == pytest.approx(found["metrics"]["test/acc"])

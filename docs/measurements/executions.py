@@ -1,6 +1,6 @@
 """Compare the executions of one experiment's step, in turn and in one process.
 
-    OMP_NUM_THREADS=1 python docs/measurements/executions.py experiment=digits method=amtml_adapter
+    OMP_NUM_THREADS=1 python docs/measurements/executions.py experiment=cifar10_jpeg_small method=avg
 
 Prints milliseconds per step of ``execution=eager``, of ``auto`` without compilation and of a compiled step.
 """

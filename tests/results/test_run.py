@@ -26,6 +26,7 @@ from amtml_pl.weighting.gate import Gate
 from amtml_pl.weighting.uniform import UniformWeighting
 from rounding import rounding
 from sealing import change_record, seal_again, write_record
+from tiny_runs import TINY
 
 pytestmark = pytest.mark.numbers
 
@@ -117,18 +118,24 @@ def test_the_cached_outputs_of_the_teachers_are_those_of_the_teachers_themselves
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
-def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, checkpoint):
-    run = load_run(moved)
+@pytest.mark.parametrize("method", ["amtml", "amtml_adapter"])
+def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, run, method, checkpoint):
+    adapter = ("experiment=digits", "method=amtml_adapter", *TINY)
+    place = moved if method == "amtml" else run(*adapter)[1].path
+    run = load_run(place)
     weights = run.sample_weights("train", view=2, checkpoint=checkpoint)
     assert weights.shape == (100, 2)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(100))
-    state = torch.load(moved / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)["state_dict"]
-    theta, mixing = (state[f"weighting.{name}"] for name in ("theta", "mixing"))
+    state = torch.load(place / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)["state_dict"]
     gate = Gate(2, len(run.data.packed.classes))
     gate.load_state_dict(
         {name.removeprefix("weighting.gate."): state[name] for name in state if ".gate." in name}
     )
     prior = gate(run.teacher_outputs("train", view=2).logits.float())
+    if method == "amtml":
+        torch.testing.assert_close(weights, prior, rtol=0, atol=1e-5)
+        return
+    theta, mixing = (state[f"weighting.{name}"] for name in ("theta", "mixing"))
     split = run.split("train")
     images = run.data.augment(split.stored.images[split.rows], torch.arange(100), 2)
     beta = run.student(checkpoint, taps=["layer3"])(images).features["layer3"].amax(dim=(2, 3))

@@ -38,7 +38,7 @@ def test_the_hash_depends_on_the_order_of_teachers_and_terms_but_not_on_1_0(conf
     def hashes(*overrides):
         return len({run_hash(configure("experiment=digits_amtml", of)) for of in overrides})
 
-    # The order of the teachers is that of the hint groups; each term draws parameters after the other.
+    # The order of the teachers is that of the weights' columns; each term draws parameters after the other.
     assert hashes("teacher=[vgg8_quarter,resnet8,wrn_10_1]", "teacher=[resnet8,vgg8_quarter,wrn_10_1]") == 2
     assert hashes("loss=[ce,hint,regression]", "loss=[ce,regression,hint]") == 2
     assert hashes("coef.kd=1.0", "coef.kd=1") == 1

@@ -74,10 +74,10 @@ def other_crops(monkeypatch):
 def test_a_cached_run_trains_the_student_of_live_teachers_to_the_bit_and_holds_no_teacher(
     configure, tmp_path
 ):
-    """With pooled hints: whole ones are those of live teachers, as a later test shows."""
+    """With smaller hints: others are those of live teachers, as a later test shows."""
 
     def fitted(source):
-        job = (*ROUNDED_ALIKE, "hint_pool=2", f"teacher_source={source}")
+        job = (*ROUNDED_ALIKE, "loss.regression.grid=2", f"teacher_source={source}")
         made = ready(configure(*job), RunFolder(tmp_path / source))
         trainer = make_trainer(made, EpochTable(made.request.folder.metrics_file))
         trainer.fit(made.module, datamodule=made.data)
@@ -136,7 +136,8 @@ def test_loader_workers_and_the_place_of_the_cache_change_nothing(moved, cached,
 @pytest.fixture(params=["whole views", "views that a new hint makes incomplete"])
 def cached_views(request, cached):
     """The teachers' outputs, whole or without any hint."""
-    stores = [*cached.glob("*/*/layer3-*"), *cached.glob("*/*/stage5-*")]
+    stores = [*cached.glob("*/*/layer2*"), *cached.glob("*/*/stage3*")]
+    assert len(stores) == 2
     for store in [] if request.param == "whole views" else stores:
         shutil.rmtree(store)
     return cached

@@ -16,8 +16,8 @@ from records import EXAMINED
 pytestmark = pytest.mark.slow
 
 EXPERIMENT = (
-    "experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=3", "student=resnet8_thin",
-    "data.train_size=100", "data.val_size=60",
+    "experiment=digits", "method=amtml_adapter", "trainer=cpu", "trainer.max_epochs=3",
+    "student=resnet8_thin", "data.train_size=100", "data.val_size=60",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class JointAdapterLoss(SoftTargetTerm):
     """Published objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
     After the code of Liu, Zhang and Wang, Neurocomputing 415 (2020). It favours the teachers that are closest
-    to the present student, hence the collapses in ``docs/methods/amtml.md``; `NllAdapterLoss` is the
+    to the present student, hence the collapses in ``docs/negative-results.md``; `NllAdapterLoss` is the
     well-posed alternative.
 
     Args:

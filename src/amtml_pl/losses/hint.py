@@ -47,7 +47,7 @@ class HintLoss(LossTerm):
     """Mean of `hint_loss` over groups, each one teacher's hint and one student stage.
 
     Where the two maps differ in size, the larger is average-pooled to the smaller first; maps that the
-    published code pools to 1×1 and broadcasts are thus compared as means (``docs/methods/amtml.md``).
+    published code pools to 1×1 and broadcasts are thus compared as means (``docs/methods/amtml_adapter.md``).
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.

@@ -23,7 +23,7 @@ class SoftTargetLoss(SoftTargetTerm):
     from the comparison: their probability 0 in q says nothing about the image. Without
     standardisation, the gradient is that of `PerTeacherSoftTargetLoss`. For one teacher, the value is, too.
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/methods/amtml.md``). `amtml_pl.losses.adapter` trains the weighting.
+    targets (``docs/methods/amtml_adapter.md``). `amtml_pl.losses.adapter` trains the weighting.
 
     Args:
         temperature: T > 0.

@@ -149,7 +149,8 @@ def refuse_outputs_that_do_not_fit(planned: Plan, data: PackedDataModule) -> Non
         if settings.cached and teacher.identity() is None:
             own = {name: shape for name, shape in planned.hints.items() if name.split("/")[0] == teacher.name}
             needed[teacher.name] = rows * bytes_per_image(settings, 1, own)
-    refuse_full_disk(settings.cache.root, needed)
+    if needed:
+        refuse_full_disk(settings.cache.root, needed)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:

@@ -13,6 +13,7 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
+from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.runs.record import CacheUse
 from amtml_pl.system.console import console
@@ -199,7 +200,7 @@ def teacher_stores(
         name=teacher.name,
         logits=store("logits", None, options.logits),
         hints={
-            tap: store(tap, teacher.options.pool, options.hints)
+            tap: store(tap, None if HintSpec.parse(tap).reduction else teacher.options.pool, options.hints)
             for tap in (teacher.hints if split.name == "train" else ())
         },
         load=load,

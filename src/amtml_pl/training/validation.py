@@ -9,7 +9,6 @@ from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.settings import Settings
-from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.scheme import Weighting
 
 SPLIT = "data.val_size=0.1"
@@ -31,7 +30,7 @@ def refuse_without_validation(teachers: Sequence[SelectedTeacher], weighting: We
     if weighting is not None and weighting.needs_held_out:
         raise needs_validation(
             f"The weighting {type(weighting).__name__} learns weights of the teachers",
-            "weighting.prior=uniform" if isinstance(weighting, AdaptiveWeighting) else "weighting=uniform",
+            weighting.without_held_out,
         )
     if weighting is not None and weighting.needs_accuracy:
         raise needs_validation(

@@ -51,6 +51,7 @@ class AdaptiveWeighting(Weighting):
     """
 
     depends_on_order = True
+    without_held_out = "weighting.prior=uniform"
 
     def __init__(self, tap: str, prior: Literal["uniform", "gate"], lr: float | None) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class Weighting(nn.Module):
         reads_logits: False if the weights depend neither on the teachers' logits nor on their accuracy.
         weighs_batches: True if a sample's weights depend on the rest of its batch, or on chance.
         needs_held_out: True if `fit_to_held_out` must be called before the fit.
+        without_held_out: the override of a run that has no validation split.
         needs_accuracy: True if `set_teacher_accuracy` must get every teacher's accuracy; known after `build`.
         lr: learning rate of the scheme's parameters; None takes the student's.
         depends_on_order: True if the columns of the weights do not follow a permutation of the teachers,
@@ -33,6 +34,7 @@ class Weighting(nn.Module):
     reads_logits: ClassVar[bool] = True
     weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
+    without_held_out: ClassVar[str] = "weighting=uniform"
     needs_accuracy: bool = False
     lr: float | None = None
     depends_on_order: bool = False

@@ -64,18 +64,14 @@ def close_calls(p):
 
 
 def own_weights(run, images):
-    """Return the weights of the adaptive weighting, from the tensors of the checkpoint."""
+    """Return the weights of the gate, from the tensors of the checkpoint."""
     state = torch.load(run.path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    theta, mixing, A, a, center, scale = (
-        state[f"weighting.{name}"]
-        for name in ("theta", "mixing", "gate.matrix", "gate.offset", "gate.center", "gate.scale")
+    A, a, center, scale = (
+        state[f"weighting.gate.{name}"] for name in ("matrix", "offset", "center", "scale")
     )
-    features = run.student(taps=["layer3"])(images).features["layer3"].amax(dim=(2, 3))
     logits = torch.stack([teacher.load()(images).logits for teacher in run.teachers], dim=1)
     inputs = torch.cat([logits, logits.logsumexp(dim=2, keepdim=True)], dim=2).flatten(1)
-    gate = (inputs - center) / scale @ A.T + a
-    scores = features / len(mixing) ** 0.5 @ (theta * mixing).T + gate
-    return softmax(scores.double().numpy())
+    return softmax(((inputs - center) / scale @ A.T + a).double().numpy())
 
 
 def measures(p, labels, student):

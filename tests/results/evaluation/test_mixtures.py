@@ -194,7 +194,7 @@ def test_the_table_is_printed_and_read_back_with_the_reasons(moved, command):
     lines = [line.split("│") for line in printed.splitlines() if line[:1] == "│"]
     rows = {line[1].strip(): line[2:4] for line in lines}
     equal, own = (found.ensemble.mixtures[name].acc for name in ("uniform", "own"))
-    cells = [cell.strip() for cell in rows["weights per image (AdaptiveWeighting)"]]
+    cells = [cell.strip() for cell in rows["weights per image (GatedWeighting)"]]
     assert cells == [f"{own:.4f}", f"{own - equal:+.4f}"]
     assert "any teacher right (reads labels)" in rows
     assert max(map(len, printed.splitlines()[: printed.splitlines().index("by class")])) <= 80

@@ -2,7 +2,7 @@
 
 `losses`, `aekd` and `dml` also reproduce FitNet-MKD, OKD, CA-MKD, AEKD and DML; ``docs/methods/`` describes
 each. AMTML-KD follows the notebook ``LR_adaptive_learning.ipynb`` of the authors' repository (commit
-926ab3c) as described in ``docs/methods/amtml.md``. Reproduced on purpose:
+926ab3c) as described in ``docs/methods/amtml_adapter.md``. Reproduced on purpose:
 
 - the KL term is averaged over all B·K elements and doubled (`losses.PublishedSoftTargetLoss`);
 - its target carries gradients to the adapter and, through the features, to the student (same class);
