@@ -14,7 +14,8 @@ from amtml_pl.errors import UserError
 
 SMALLER = (
     "set paths.cache to a folder on a larger disk, make the outputs smaller (data.views=16, "
-    "cache.hints=int8, hint_pool=1 for last maps, loss.regression.grid=4 with method=amtml), or set teacher_source=live"
+    "cache.hints=int8, hint_pool=1 for last maps, loss.regression.grid=4 with method=amtml), "
+    "or set teacher_source=live"
 )
 
 
