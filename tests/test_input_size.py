@@ -28,6 +28,7 @@ network:
   depth: 1
   embed_dim: 12
   num_heads: 1
+stages: [blocks.0, norm]
 hint: norm
 input_size: 224
 """
