@@ -180,7 +180,7 @@ def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(moved, 
 
 
 def test_without_preparation_a_changed_setting_is_named_with_both_values(cached, configure, tmp_path):
-    expected = r"(?s)teacher outputs: to compute.*differs in storage .got 'int8', stored 'float16'.*action=build"
+    expected = r"(?s)outputs: to compute.*differs in storage .got 'int8', stored 'float16'.*action=build"
     with pytest.raises(UserError, match=expected):
         prepared(configure, tmp_path, "cache.hints=int8", "prepare=false")
 
