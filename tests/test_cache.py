@@ -119,6 +119,17 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, ou
 # ---- action=info
 
 
+def test_a_build_of_validation_outputs_needs_no_space_for_training_ones(
+    output, shared, tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=40_000))
+    own = (f"paths.teachers={tmp_path}/teachers", f"paths.cache={tmp_path}/cache")
+    assert "val: 1 view of 2 teachers" in output("build", *EXPERIMENT, *own, splits=["val"])
+    with pytest.raises(UserError, match="too little space"):
+        output("build", *EXPERIMENT, *own, "data.seed=5", splits=["train"])
+
+
 def test_an_empty_cache_is_reported(shared, tmp_path, capfd):
     assert invoke(cache.main, tmp_path, shared, "action=info") == 0
     assert (

@@ -189,22 +189,19 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_p
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["no teacher trained", "two of three trained"])
 def test_outputs_that_will_not_fit_on_the_disk_are_refused_before_teachers_are_trained(
-    run, tmp_path, monkeypatch
+    run, own_teachers, tmp_path, monkeypatch, trained
 ):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: usage._replace(free=5_000_000)
-    )  # enough for the images
-    text = r"too little space .*: vgg8_quarter [\d.]+ MB, resnet8 [\d.]+ MB\)(.|\n)*data.views=16"
-    with pytest.raises(UserError, match=text):
-        run(
-            *AMTML,
-            "data.train_size=900",
-            f"paths.teachers={tmp_path}/teachers",
-            f"paths.cache={tmp_path}/cache",
-        )
-    assert not (tmp_path / "teachers").exists()
+    usage, folder = shutil.disk_usage(tmp_path), tmp_path / "teachers"
+    if not trained:
+        shutil.rmtree(folder)
+    before = [*folder.glob("*/*")]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=64_000))
+    sizes = ", ".join(rf"{name} [\d.]+ (k|M)B" for name in ("vgg8_quarter", "resnet8", "wrn_10_1"))
+    with pytest.raises(UserError, match=rf"too little space .*: {sizes}\)(.|\n)*data.views=16"):
+        run(*AMTML, own_teachers, "teacher=[vgg8_quarter,resnet8,wrn_10_1]", f"paths.cache={tmp_path}/cache")
+    assert [*folder.glob("*/*")] == before
 
 
 ARCHIVES = {

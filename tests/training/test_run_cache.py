@@ -95,6 +95,11 @@ def test_a_key_that_changes_the_outputs_leads_to_other_stores_and_is_named_with_
     assert words in cache_step(second, len(second.missing()), None, None).state
 
 
+def test_a_pool_of_last_maps_leaves_the_stores_of_second_stages(cache):
+    stages = ("loss=[ce,kd,regression_fitnet]", "weighting=uniform")
+    assert folders(cache(*stages)) == folders(cache(*stages, "hint_pool=2"))
+
+
 def test_other_weights_of_a_teacher_lead_to_other_stores(cache, tmp_path):
     first = begun(cache())
     before = folders(first)

@@ -62,7 +62,7 @@ def build_ahead(settings: Settings, command: CacheCommand, splits: list[SplitNam
     folder, name = RunFolder(settings.cache.root), command.experiment
     request = RunRequest(settings, folder, experiment=name, command=command("build"))
     planned = plan(request)
-    prepared = prepare(planned)
+    prepared = prepare(planned, splits)
     needed: list[SplitName] = ["val"] if planned.needs_held_out else []
     for split in dict.fromkeys([*splits, *needed]):
         cache = RunCache(settings, planned.teachers, prepared.data, prepared.accuracy, split)

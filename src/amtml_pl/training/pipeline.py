@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
 from amtml_pl.system.launch import run_detached
 from amtml_pl.system.ranks import is_rank_zero, world_size
-from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.live import check_accuracy
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
@@ -35,7 +34,8 @@ from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.head_fit import provide_heads
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
-from amtml_pl.training.plan_table import bytes_per_image, refuse_missing, show_plan, views_of_run
+from amtml_pl.training.plan_table import refuse_missing, show_plan
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.shorter_run import shorter_run_note
@@ -105,8 +105,12 @@ def completed_before(request: RunRequest) -> RunRecord | None:
     return record
 
 
-def prepare(planned: Plan) -> Prepared:
+def prepare(planned: Plan, stored: Sequence[SplitName] = ("train",)) -> Prepared:
     """Show the plan, then pack the images and train the missing teachers.
+
+    Args:
+        planned: the stage before.
+        stored: splits whose teacher outputs will be stored.
 
     Raises:
         UserError: for missing things with ``prepare=false``, or data that do not fit the configuration.
@@ -133,24 +137,14 @@ def prepare(planned: Plan) -> Prepared:
     for folder, begun in begun_before(planned):
         refuse_other_pixels(begun, packed.digest, folder)
     data = data_module(settings, packed)
-    data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
-    refuse_outputs_that_do_not_fit(planned, data)
+    data.train_batches(0, 0, world_size())  # errors of ranks and disk come before teachers are trained
+    untrained = any(teacher.identity() is None for teacher in planned.teachers)
+    if untrained and settings.cached and "train" in stored:
+        RunCache(settings, planned.teachers, data, {}).refuse_full_disk(planned.hints)
     features = provide_heads(planned.teachers, data, settings)
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
     execution = choose_execution(settings, data.sizes["train"], planned.recorded)
     return Prepared(planned, execution, data, accuracy, features)
-
-
-def refuse_outputs_that_do_not_fit(planned: Plan, data: PackedDataModule) -> None:
-    """Raise a UserError, before teachers are trained, if their outputs do not fit on disk."""
-    settings = planned.request.settings
-    rows, needed = data.sizes["train"] * views_of_run(settings), {}
-    for teacher in planned.teachers:
-        if settings.cached and teacher.identity() is None:
-            own = {name: shape for name, shape in planned.hints.items() if name.split("/")[0] == teacher.name}
-            needed[teacher.name] = rows * bytes_per_image(settings, 1, own)
-    if needed:
-        refuse_full_disk(settings.cache.root, needed)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:
